@@ -1,0 +1,208 @@
+// Pools of buffers and chunks, and the chain operations.
+#include "core/buffer.h"
+
+#include <unistd.h>
+
+#include <algorithm>
+#include <cstdlib>
+#include <cstring>
+#include <new>
+
+#include "core/arena.h"
+
+namespace core {
+
+namespace {
+
+constexpr size_t pooled_chunks_max = 1024;    // 16 MB a thread
+constexpr size_t pooled_buffers_max = 65536;  // 4 MB a thread
+
+struct ChunkPool {
+    Owner* free = nullptr;   // linked through the first word of the chunk's data
+    size_t count = 0;
+
+    ~ChunkPool() {
+        while (Chunk* chunk = pop()) std::free(chunk);
+    }
+    Chunk* pop() {
+        if (!free) return nullptr;
+        auto* chunk = static_cast<Chunk*>(free);
+        std::memcpy(&free, chunk->data(), sizeof free);
+        --count;
+        return chunk;
+    }
+    void push(Chunk* chunk) {
+        std::memcpy(chunk->data(), &free, sizeof free);
+        free = chunk;
+        ++count;
+    }
+};
+
+struct BufferPool {
+    Buffer* free = nullptr;
+    size_t count = 0;
+
+    ~BufferPool() {
+        while (free) {
+            Buffer* next = free->next;
+            std::free(free);
+            free = next;
+        }
+    }
+};
+
+thread_local ChunkPool chunks;
+thread_local BufferPool buffers;
+
+void release_chunk(Owner* owner) {
+    auto* chunk = static_cast<Chunk*>(owner);
+    if (chunks.count >= pooled_chunks_max) {
+        std::free(chunk);
+        return;
+    }
+    chunks.push(chunk);
+}
+
+void release_file(Owner* owner) {
+    auto* file = static_cast<OpenFile*>(owner);
+    ::close(file->fd);
+    delete file;
+}
+
+Buffer* take_buffer() {
+    if (Buffer* buffer = buffers.free) {
+        buffers.free = buffer->next;
+        --buffers.count;
+        return buffer;
+    }
+    count_heap_allocation();
+    auto* buffer = static_cast<Buffer*>(std::malloc(sizeof(Buffer)));
+    if (!buffer) out_of_memory(sizeof(Buffer));
+    return buffer;
+}
+
+}  // namespace
+
+Chunk* Chunk::take() {
+    Chunk* chunk = chunks.pop();
+    if (!chunk) {
+        count_heap_allocation();
+        void* memory = std::malloc(sizeof(Chunk) + capacity);
+        if (!memory) out_of_memory(capacity);
+        chunk = ::new (memory) Chunk;
+    }
+    chunk->references = 1;
+    chunk->used = 0;
+    chunk->release = release_chunk;
+    return chunk;
+}
+
+OpenFile* OpenFile::adopt(int fd) {
+    auto* file = new OpenFile;
+    file->fd = fd;
+    file->release = release_file;
+    return file;
+}
+
+void Chain::link(Buffer* buffer) {
+    buffer->next = nullptr;
+    (tail_ ? tail_->next : head_) = buffer;
+    tail_ = buffer;
+}
+
+Buffer& Chain::add(Slice bytes, Owner* owner, uint8_t flags) {
+    Buffer* buffer = take_buffer();
+    *buffer = {nullptr, bytes.data(), bytes.data() + bytes.size(), owner, 0, 0, flags};
+    link(buffer);
+    return *buffer;
+}
+
+void Chain::add_copy(Slice bytes) {
+    // The tail's chunk can be written on only by whoever owns its unused end: the last buffer in it.
+    if (tail_ && !tail_->is_file() && tail_->owner && tail_->owner->release == release_chunk) {
+        auto* chunk = static_cast<Chunk*>(tail_->owner);
+        if (tail_->end == chunk->data() + chunk->used && !(tail_->flags & Buffer::last)) {
+            size_t part = std::min(bytes.size(), chunk->room());
+            std::memcpy(chunk->data() + chunk->used, bytes.data(), part);
+            chunk->used += uint32_t(part);
+            tail_->end += part;
+            bytes.remove_prefix(part);
+        }
+    }
+    while (!bytes.empty()) {
+        Chunk* chunk = Chunk::take();
+        size_t part = std::min(bytes.size(), chunk->room());
+        std::memcpy(chunk->data(), bytes.data(), part);
+        chunk->used = uint32_t(part);
+        add({chunk->data(), part}, chunk);
+        bytes.remove_prefix(part);
+    }
+}
+
+Buffer& Chain::add_file(OpenFile* file, int64_t from, int64_t to) {
+    Buffer* buffer = take_buffer();
+    *buffer = {nullptr, nullptr, nullptr, file, from, to, Buffer::file};
+    link(buffer);
+    return *buffer;
+}
+
+void Chain::append(Chain&& more) {
+    if (!more.head_) return;
+    (tail_ ? tail_->next : head_) = more.head_;
+    tail_ = more.tail_;
+    more.head_ = more.tail_ = nullptr;
+}
+
+Buffer* Chain::pop() {
+    Buffer* first = head_;
+    if (!first) return nullptr;
+    head_ = first->next;
+    if (!head_) tail_ = nullptr;
+    first->next = nullptr;
+    return first;
+}
+
+void Chain::push_front(Buffer* buffer) {
+    buffer->next = head_;
+    head_ = buffer;
+    if (!tail_) tail_ = buffer;
+}
+
+void Chain::release(Buffer* buffer) {
+    if (buffer->owner) buffer->owner->drop();
+    if (buffers.count >= pooled_buffers_max) {
+        std::free(buffer);
+        return;
+    }
+    buffer->next = buffers.free;
+    buffers.free = buffer;
+    ++buffers.count;
+}
+
+void Chain::consume(int64_t bytes) {
+    while (Buffer* first = head_) {
+        int64_t size = first->size();
+        if (size > bytes) {
+            if (first->is_file()) {
+                first->file_begin += bytes;
+            } else {
+                first->begin += bytes;
+            }
+            return;
+        }
+        bytes -= size;
+        release(pop());
+    }
+}
+
+int64_t Chain::bytes() const {
+    int64_t total = 0;
+    for (Buffer* at = head_; at; at = at->next) total += at->size();
+    return total;
+}
+
+void Chain::clear() {
+    while (Buffer* buffer = pop()) release(buffer);
+}
+
+}  // namespace core

@@ -1,0 +1,135 @@
+// Sockets: addresses, listening, connecting, and Stream, a connected byte stream that is read and
+// written with the same calls whether or not TLS is spoken on it.
+#pragma once
+
+#include <netinet/in.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "core/buffer.h"
+#include "core/result.h"
+#include "core/slice.h"
+
+namespace core {
+
+class TlsSession;   // core/tls.h
+
+// An owned descriptor.
+class Fd {
+  public:
+    Fd() = default;
+    explicit Fd(int fd) : fd_(fd) {}
+    Fd(Fd&& from) noexcept : fd_(from.release()) {}
+    Fd& operator=(Fd&& from) noexcept {
+        if (this != &from) reset(from.release());
+        return *this;
+    }
+    ~Fd() { reset(); }
+    int get() const { return fd_; }
+    bool valid() const { return fd_ >= 0; }
+    int release() { int fd = fd_; fd_ = -1; return fd; }
+    void reset(int fd = -1);
+
+  private:
+    int fd_ = -1;
+};
+
+// An IPv4, IPv6 or Unix address.
+struct Address {
+    union {
+        sockaddr any;
+        sockaddr_in v4;
+        sockaddr_in6 v6;
+        sockaddr_un local;
+    };
+    socklen_t size = 0;
+
+    Address() { any.sa_family = AF_UNSPEC; }
+    int family() const { return any.sa_family; }
+    int port() const;                       // 0 for Unix addresses
+    void set_port(int port);
+    // "127.0.0.1", "::1", "unix:/path" ("unix:" when unnamed); writes at most 64 + path bytes.
+    std::string ip_text() const;
+    Slice ip_into(char* room, size_t size) const;   // INET6_ADDRSTRLEN or 128 bytes are enough
+    std::string text() const;               // with port: "127.0.0.1:80", "[::1]:80", "unix:/path"
+    bool operator==(const Address& other) const;
+    bool is_wildcard() const;
+
+    static bool parse_ip(Slice text, Address& to);  // an IP literal, "[…]" allowed; port 0
+};
+
+// What "host:port", "*:port", "port", "unix:/path", "[::1]:80" name, without resolving anything.
+struct HostPort {
+    std::string host;           // empty for "*" or a bare port
+    int port = 0;               // 0: none given
+    bool is_unix = false;       // host is the path
+};
+Result<HostPort> parse_host_port(Slice text);
+
+struct ListenOptions {
+    int type = SOCK_STREAM;
+    int backlog = 511;
+    int receive_buffer_bytes = 0, send_buffer_bytes = 0;
+    bool ipv6_only = true;
+    bool reuse_port = false;
+    bool deferred = false;
+    int fast_open = -1;
+    int set_fib = -1;
+    bool keepalive_set = false, keepalive = false;
+    int keepalive_idle_s = 0, keepalive_interval_s = 0, keepalive_count = 0;
+};
+Result<Fd> listen_on(const Address& address, const ListenOptions& options);
+
+// Starts a non-blocking connect: the descriptor is connected or under way. error.what has strerror.
+struct ConnectOptions { const Address* bind = nullptr; bool transparent = false; int type = SOCK_STREAM; };
+Result<Fd> connect_to(const Address& address, const ConnectOptions& options = {});
+int socket_error(int fd);                   // SO_ERROR
+
+// The outcome of one read or write.
+enum class Io : uint8_t { done, again, closed, failed };
+struct IoResult {
+    Io status;
+    int64_t bytes = 0;      // moved, for done (a read of 0 is `closed`)
+    int error = 0;          // errno, for failed
+    bool drained = false;   // a read shorter than its room: nothing more is there now
+};
+
+// A connected, non-blocking socket. Never blocks, never raises SIGPIPE.
+class Stream {
+  public:
+    Stream() = default;
+    explicit Stream(Fd fd) : fd_(std::move(fd)) {}
+    Stream(Stream&&) noexcept;
+    Stream& operator=(Stream&&) noexcept;
+    ~Stream();
+
+    int fd() const { return fd_.get(); }
+    bool valid() const { return fd_.valid(); }
+    IoResult read(char* to, size_t room);
+    IoResult write(Slice bytes);
+    // Writes as much of the chain as the socket takes in as few system calls as possible, and
+    // consumes it. `more`: hold a partial packet back, further bytes follow at once.
+    IoResult write(Chain& chain, int64_t bytes_max = INT64_MAX);
+    Fd release() { return std::move(fd_); }
+    void close();
+    void reset();            // closes with RST (SO_LINGER 0)
+    void shutdown_write();
+
+    TlsSession* tls() const { return tls_.get(); }
+    void set_tls(std::unique_ptr<TlsSession> session);
+
+  private:
+    Fd fd_;
+    std::unique_ptr<TlsSession> tls_;
+};
+
+void set_nodelay(int fd);
+Address local_address(int fd);
+Address peer_address(int fd);
+
+}  // namespace core
