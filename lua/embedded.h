@@ -9,8 +9,8 @@
 namespace lua {
 
 struct EmbeddedModule {
-    std::string_view name;    // as given to require(): "resty.core.base"
-    std::string_view path;    // below lualib/, for chunk names and tracebacks: "resty/core/base.lua"
+    std::string_view name;    // for require(): "resty.core.base"
+    std::string_view path;    // below lualib/, for tracebacks: "resty/core/base.lua"
     std::string_view source;  // the whole file, valid for the life of the process
 };
 
