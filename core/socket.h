@@ -102,8 +102,8 @@ struct IoResult {
 // A connected, non-blocking socket. Never blocks, never raises SIGPIPE.
 class Stream {
   public:
-    Stream() = default;
-    explicit Stream(Fd fd) : fd_(std::move(fd)) {}
+    Stream();
+    explicit Stream(Fd fd);
     Stream(Stream&&) noexcept;
     Stream& operator=(Stream&&) noexcept;
     ~Stream();

@@ -1,0 +1,160 @@
+// A loaded configuration: immutable once loaded, one per process generation. Made by load(), which
+// parses, binds, inherits, prepares every module and builds the routing tables and phase steps.
+#pragma once
+
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "conf/binder.h"
+#include "conf/tree.h"
+#include "core/log.h"
+#include "core/regex.h"
+#include "core/socket.h"
+#include "server/module.h"
+
+namespace server {
+
+struct CoreConf;         // server/http/core_conf.h
+struct MainConf;         // server/main_conf.h
+class VariableTable;     // server/http/variables.h
+class NameTable;         // server/http/router.h
+class LocationTree;      // server/http/router.h
+struct VirtualServer;
+
+// One handler call of a request's way through the phases. A location's steps stand in one array,
+// ended by a step of the content phase that always answers.
+struct Step {
+    Verdict (*run)(Request&);
+    Phase phase;
+    uint16_t phase_end;      // index of the first step of the next phase
+};
+
+// A location, or the part of a server outside every location (`kind == server_root`).
+struct Location {
+    enum Kind : uint8_t { server_root, exact, prefix, prefix_no_regex, regex, named, if_block,
+                          limit_except };
+
+    Kind kind = prefix;
+    std::string name;                        // as written, without modifier
+    VirtualServer* server = nullptr;
+    Location* outer = nullptr;               // enclosing location; null directly in a server
+    std::shared_ptr<const core::Regex> pattern;
+    std::vector<std::unique_ptr<Location>> nested;
+    std::unique_ptr<LocationTree> tree;      // nested locations, for routing
+    std::unique_ptr<conf::Level> level;
+    conf::Place place;
+
+    // The location's content handler (proxy_pass, content_by_lua, …): set while directives are
+    // bound, through set_content_handler(), which refuses a second one with nginx's words.
+    Verdict (*content_handler)(Request&) = nullptr;
+
+    // Built after binding.
+    void* const* confs = nullptr;
+    const CoreConf* core = nullptr;
+    std::vector<Step> steps;                 // rewrite … content
+    std::vector<Step> log_steps;
+    struct HeaderFilter { FilterSlot slot; Verdict (*run)(Request&); };
+    std::vector<HeaderFilter> header_filters;
+
+    template <class Conf>
+    const Conf& conf(const Module& module) const {
+        return *static_cast<const Conf*>(confs[module.index]);
+    }
+};
+
+struct ServerName {
+    std::string text;                             // as written
+    std::shared_ptr<const core::Regex> pattern;   // for ~regex
+    std::vector<std::pair<int, int>> captures;    // group, variable index
+};
+
+// One server {} block.
+struct VirtualServer {
+    std::vector<ServerName> names;
+    Location root;                           // confs of the server level; steps of server_rewrite
+    std::vector<Step> entry_steps;           // post_read, server_rewrite, find_config
+    std::vector<std::unique_ptr<Location>> named;
+    conf::Place place;
+
+    core::Slice name() const { return names.empty() ? core::Slice{} : names.front().text; }
+};
+
+// A `listen` address with everything that was said about it.
+struct ListenAddress {
+    core::Address address;
+    core::ListenOptions options;
+    bool ssl = false;
+    bool http2 = false;
+    bool proxy_protocol = false;
+    bool default_given = false;
+    bool options_given = false;
+    std::string text;
+    VirtualServer* default_server = nullptr;
+    std::vector<VirtualServer*> servers;
+    std::unique_ptr<NameTable> names;        // null when only one server without names listens here
+    std::vector<int> fds;                    // bound by the master; one a worker with reuseport
+};
+
+struct LoadOptions {
+    std::string path;                        // configuration file
+    std::string prefix;                      // with a trailing slash
+    std::string error_log;                   // -e, empty when not given
+    std::vector<std::string> globals;        // -g
+    bool test_only = false;                  // -t
+};
+
+class Configuration {
+  public:
+    static core::Result<std::unique_ptr<Configuration>> load(const LoadOptions& options);
+    ~Configuration();
+
+    // The configuration of this process (the one being loaded, while load() runs).
+    static Configuration& current();
+    void make_current();
+
+    const LoadOptions& options() const { return options_; }
+    const conf::Tree& tree() const { return tree_; }
+    conf::Binder& binder() { return *binder_; }
+    VariableTable& variables() { return *variables_; }
+
+    // The outermost and the http{} level's conf of a module.
+    template <class Conf>
+    Conf& main(const Module& module) { return *static_cast<Conf*>(main_level_->get(module.index)); }
+    template <class Conf>
+    Conf& http(const Module& module) { return *static_cast<Conf*>(http_level_->get(module.index)); }
+    conf::Level& main_level() { return *main_level_; }
+    conf::Level* http_level() { return http_level_.get(); }       // null without http{}
+
+    // Which server or location the directive being bound stands in (null in http{} or main).
+    VirtualServer* binding_server = nullptr;
+    Location* binding_location = nullptr;
+
+    std::vector<std::unique_ptr<VirtualServer>> servers;
+    std::vector<std::unique_ptr<ListenAddress>> listens;
+    // Every location of every server, if-blocks included, in order of creation.
+    std::vector<Location*> locations;
+    std::vector<conf::Level*> levels;                             // for inheritance, outer first
+    core::Log error_log;                                          // the main error_log
+
+    // Makes the http{} level; called by the `http` directive.
+    conf::Result<void> bind_http(const conf::Line& line);
+
+  private:
+    Configuration() = default;
+    core::Result<void> read();
+    core::Result<void> bind();
+    core::Result<void> prepare();
+
+    LoadOptions options_;
+    conf::Tree tree_;
+    std::unique_ptr<conf::Binder> binder_;
+    std::unique_ptr<VariableTable> variables_;
+    std::unique_ptr<conf::Level> main_level_;
+    std::unique_ptr<conf::Level> http_level_;
+};
+
+// While a location's directives are bound: claims its content phase.
+conf::Result<void> set_content_handler(const conf::Line& line, Verdict (*handler)(Request&));
+
+}  // namespace server

@@ -1,0 +1,67 @@
+// Routing: which server a request's host names, which location its path falls into.
+#pragma once
+
+#include <memory>
+#include <string>
+#include <unordered_map>
+#include <vector>
+
+#include "conf/directive.h"
+#include "core/slice.h"
+#include "server/config.h"
+
+namespace server {
+
+class Request;
+
+// The server names of one listen address: exact, *.suffix, prefix.*, regex, in that order.
+class NameTable {
+  public:
+    core::Result<void> add(const ServerName& name, VirtualServer* server, std::string& warning);
+    // Regex names set captures in `request` when given (null while only TLS knows the name).
+    VirtualServer* find(core::Slice host, Request* request) const;
+    bool empty() const { return exact_.empty() && suffix_.empty() && prefix_.empty() && regex_.empty(); }
+
+  private:
+    struct Hash {
+        using is_transparent = void;
+        size_t operator()(core::Slice text) const { return std::hash<core::Slice>{}(text); }
+    };
+    using Map = std::unordered_map<std::string, VirtualServer*, Hash, std::equal_to<>>;
+    Map exact_;
+    Map suffix_;        // "example.com" for *.example.com and .example.com
+    Map prefix_;        // "www.example" for www.example.*
+    std::vector<std::pair<const ServerName*, VirtualServer*>> regex_;
+};
+
+// The locations of one level: exact and prefix ones by longest match, then regular expressions in
+// order of appearance.
+class LocationTree {
+  public:
+    explicit LocationTree(const std::vector<std::unique_ptr<Location>>& locations);
+    ~LocationTree();
+    LocationTree(const LocationTree&) = delete;
+
+    struct Match {
+        Location* location = nullptr;    // null: none at this level
+        // The path is a location's name but for the missing slash, and that location wants
+        // a redirect to it (proxy_pass).
+        bool redirect_to_slash = false;
+    };
+    // May set captures in the request (regex locations).
+    Match find(Request& request, core::Slice path) const;
+
+  private:
+    struct Node;
+    std::unordered_map<std::string_view, Location*> exact_;
+    std::vector<Location*> prefixes_;    // sorted by name
+    std::vector<int> outer_prefix_;      // index of the longest proper prefix of each, or -1
+    std::vector<Location*> regexes_;
+};
+
+// Sets request.location by its uri (the find_config phase).
+Verdict find_config(Request& request);
+// Sets request.server by its host.
+void find_server(Request& request);
+
+}  // namespace server

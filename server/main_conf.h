@@ -1,0 +1,58 @@
+// MainConf: the settings of the main and events level (processes, files, logs). Declared in
+// main_module.cpp.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "conf/directive.h"
+#include "conf/values.h"
+
+namespace server {
+
+struct Module;
+
+struct ThreadPoolConf {
+    std::string name;
+    int threads = 32;
+    int max_queue = 65536;
+};
+
+struct MainConf {
+    template <class T> using Setting = conf::Setting<T>;
+
+    Setting<bool> daemon{true};
+    Setting<bool> master_process{true};
+    Setting<bool> timer_resolution_unused{false};
+    int worker_processes = 1;
+    bool worker_processes_set = false;
+    std::vector<std::vector<bool>> cpu_affinity;       // one mask a worker; empty: not bound
+    bool cpu_affinity_auto = false;
+    int64_t rlimit_nofile = -1;
+    int64_t rlimit_core = -1;
+    Setting<int64_t> worker_priority{0};
+    Setting<conf::Milliseconds> worker_shutdown_timeout{conf::Milliseconds{60000}};
+    Setting<std::string> working_directory{""};
+    std::string user;                                  // empty: not changed
+    std::string group;
+    Setting<std::string> pid{"logs/nginx.pid"};
+    Setting<std::string> lock_file{"logs/nginx.lock"};
+    std::vector<std::string> env;                      // NAME or NAME=value
+    std::vector<ThreadPoolConf> thread_pools;
+    Setting<bool> pcre_jit{true};
+
+    // events
+    Setting<int64_t> worker_connections{512};
+    Setting<bool> multi_accept{false};
+    Setting<bool> accept_mutex{false};
+    Setting<conf::Milliseconds> accept_mutex_delay{conf::Milliseconds{500}};
+    std::string use;
+
+    // lua_compat openresty: upstream's limits and their messages
+    bool lua_compat_openresty = false;
+};
+
+extern const Module main_module;
+
+}  // namespace server

@@ -1,0 +1,80 @@
+// Worker: one process's loop and everything that hangs off it. There is one per process.
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+#include <memory>
+#include <vector>
+
+#include "core/list.h"
+#include "core/reactor.h"
+#include "core/result.h"
+
+namespace core {
+class Resolver;
+class ThreadPool;
+}
+
+namespace server {
+
+class Configuration;
+class Connection;
+class Listener;
+
+// Counters of one worker, in memory shared with the others (stub_status sums them). Written only
+// by their worker, without locks.
+struct WorkerCounters {
+    std::atomic<uint64_t> accepted{0}, handled{0}, requests{0};
+    std::atomic<int64_t> active{0}, reading{0}, writing{0}, waiting{0};
+};
+
+class Worker {
+  public:
+    enum class Exit : uint8_t { running, graceful, fast };
+
+    // The worker of this process; null in the master.
+    static Worker* current();
+
+    Worker(Configuration& configuration, int id);
+    ~Worker();
+
+    core::Result<void> open();            // the loop, the modules' init_worker, then the listeners
+    void run();                           // until told to leave; then modules' exit_worker
+
+    // QUIT: stops accepting, closes idle connections after their grace, leaves when the last
+    // connection and timer are done or worker_shutdown_timeout has passed. TERM: leaves at once.
+    void leave(Exit how);
+    bool leaving() const { return exit_ != Exit::running; }
+
+    Configuration& configuration;
+    const int id;                         // 0…; -1 for helpers such as a privileged agent
+    core::List<Connection> connections;
+    uint64_t connection_count = 0;
+    uint64_t connections_max = 512;       // worker_connections
+    WorkerCounters& counters;
+    core::Resolver& resolver();           // the system's, opened on first use
+    core::ThreadPool* thread_pool(const char* name);
+
+    // Called by a connection as it ends (frees a place; wakes paused listeners).
+    void connection_ended(Connection& connection);
+    // Something besides connections that a graceful exit waits for (a running timer).
+    void hold() { ++holds_; }
+    void release() { --holds_; check_exit(); }
+    uint64_t next_serial();               // connection numbers, unique over workers
+
+    // The machine refused a descriptor or a place: pause accepting, close idle connections.
+    void pressure();
+
+  private:
+    void check_exit();
+
+    Exit exit_ = Exit::running;
+    uint64_t holds_ = 0;
+    std::vector<std::unique_ptr<Listener>> listeners_;
+    std::unique_ptr<core::Resolver> resolver_;
+    struct Pools;
+    std::unique_ptr<Pools> pools_;
+    std::unique_ptr<core::Timer> shutdown_timer_;
+};
+
+}  // namespace server
