@@ -16,6 +16,9 @@ namespace core {
 
 enum class Level : uint8_t { stderr_, emerg, alert, crit, error, warn, notice, info, debug };
 
+// "Connection refused": strerror without allocation or locale.
+const char* error_name(int error);
+
 Slice level_name(Level level);                        // "error"
 std::optional<Level> parse_level(Slice name);
 
@@ -24,9 +27,11 @@ std::optional<Level> parse_level(Slice name);
 class LogSink {
   public:
     virtual ~LogSink() = default;
-    // `line` ends with a newline; `prefix_bytes` of it are the date, which syslog leaves out.
+    // `line` ends with a newline; `prefix_bytes` of it are the date and the space behind it.
     virtual void write(Level level, Slice line, size_t prefix_bytes) = 0;
     virtual void reopen() {}
+    // The descriptor behind it, -1 for none.
+    virtual int fd() const { return -1; }
 };
 
 // The destinations of one error_log set (a location, server or the main one).
@@ -47,6 +52,7 @@ class LogLine {
     static constexpr size_t bytes_max = 4096;
     void append(Slice text);
     void append_escaped(Slice text); // control bytes as \xNN
+    void append_error(int error);    // " (2: No such file or directory)"
     [[gnu::format(printf, 2, 3)]] void format(const char* pattern, ...);
     void vformat(const char* pattern, va_list list);
     Slice text() const { return {room_, size_}; }
@@ -95,12 +101,20 @@ LogContext& process_log();
 // Parses the destination of an error_log directive: a path, "stderr", "syslog:server=…,…",
 // "memory:SIZE". Files are opened once per path and shared; reopen_logs() (USR1) reopens all.
 struct LogSinkError { std::string what; int system_error; };
-std::shared_ptr<LogSink> open_log_sink(Slice target, const std::string& prefix, LogSinkError& error);
-void reopen_log_sinks();
+std::shared_ptr<LogSink> open_log_sink(Slice target, const std::string& prefix,
+                                       LogSinkError& error);
+// Opens every file sink's path anew (a rotated file keeps its old name's writer until then); what
+// cannot be opened keeps its old file and is logged. The master passes the workers' user, who
+// becomes the owner of the new files so that workers can open them too.
+void reopen_log_sinks(unsigned owner = unsigned(-1));
 
 // Every line written is also shown to this observer (Lua's ngx.errlog capture). Null to stop.
 using LogObserver = void (*)(Level level, Slice line);
 void set_log_observer(LogObserver observer);
+
+// Until the process is up, lines of level warn and worse that go to no stderr sink are also shown on
+// stderr, as "PROGRAM: [emerg] …". Null ends that. `program` must stay valid.
+void set_log_echo(const char* program);
 
 // A log file opened for appending by several writers (access logs use it too).
 int open_append(const std::string& path);

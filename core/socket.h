@@ -18,6 +18,10 @@
 namespace core {
 
 class TlsSession;   // core/tls.h
+struct TlsSessionDelete {
+    void operator()(TlsSession* session) const;
+};
+using TlsSessionPtr = std::unique_ptr<TlsSession, TlsSessionDelete>;
 
 // An owned descriptor.
 class Fd {
@@ -61,6 +65,7 @@ struct Address {
     bool is_wildcard() const;
 
     static bool parse_ip(Slice text, Address& to);  // an IP literal, "[…]" allowed; port 0
+    bool set_local_path(Slice path);                // a Unix address; false when too long
 };
 
 // What "host:port", "*:port", "port", "unix:/path", "[::1]:80" name, without resolving anything.
@@ -83,9 +88,12 @@ struct ListenOptions {
     bool keepalive_set = false, keepalive = false;
     int keepalive_idle_s = 0, keepalive_interval_s = 0, keepalive_count = 0;
 };
+// A Unix socket's file that nobody listens on any more is replaced. Errors have nginx's form,
+// `bind() to 0.0.0.0:80 failed (98: Address already in use)`, and leave errno set.
 Result<Fd> listen_on(const Address& address, const ListenOptions& options);
 
-// Starts a non-blocking connect: the descriptor is connected or under way. error.what has strerror.
+// Starts a non-blocking connect: the descriptor is connected or under way (writable once it is
+// decided; then ask socket_error). error.what is strerror's text, and errno is left set.
 struct ConnectOptions { const Address* bind = nullptr; bool transparent = false; int type = SOCK_STREAM; };
 Result<Fd> connect_to(const Address& address, const ConnectOptions& options = {});
 int socket_error(int fd);                   // SO_ERROR
@@ -94,8 +102,10 @@ int socket_error(int fd);                   // SO_ERROR
 enum class Io : uint8_t { done, again, closed, failed };
 struct IoResult {
     Io status;
-    int64_t bytes = 0;      // moved, for done (a read of 0 is `closed`)
-    int error = 0;          // errno, for failed
+    // Bytes moved. A write that is `again` or `failed` may have moved some before; a read of 0 bytes
+    // is `closed`.
+    int64_t bytes = 0;
+    int error = 0;          // errno, for failed; a TLS failure is EPROTO (TlsSession::error_text)
     bool drained = false;   // a read shorter than its room: nothing more is there now
 };
 
@@ -111,9 +121,10 @@ class Stream {
     int fd() const { return fd_.get(); }
     bool valid() const { return fd_.valid(); }
     IoResult read(char* to, size_t room);
-    IoResult write(Slice bytes);
-    // Writes as much of the chain as the socket takes in as few system calls as possible, and
-    // consumes it. `more`: hold a partial packet back, further bytes follow at once.
+    IoResult write(Slice bytes);   // `done` also when only a part went: see bytes
+    // Writes as much of the chain as the socket takes (at most bytes_max) in as few system calls as
+    // possible, and consumes it. `done`: all of that is with the kernel; `again`: the socket is
+    // full, go on when it is writable. A file that is shorter than its range is `failed`, ENODATA.
     IoResult write(Chain& chain, int64_t bytes_max = INT64_MAX);
     Fd release() { return std::move(fd_); }
     void close();
@@ -121,11 +132,12 @@ class Stream {
     void shutdown_write();
 
     TlsSession* tls() const { return tls_.get(); }
-    void set_tls(std::unique_ptr<TlsSession> session);
+    // From now on everything goes through the session, which was made for this descriptor.
+    void set_tls(TlsSessionPtr session);
 
   private:
     Fd fd_;
-    std::unique_ptr<TlsSession> tls_;
+    TlsSessionPtr tls_;
 };
 
 void set_nodelay(int fd);
