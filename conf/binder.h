@@ -45,7 +45,7 @@ class Level {
     friend class Binder;
     std::vector<void*> slots_;
     std::vector<bool> owned_;
-    std::vector<const ModuleTable*> tables_;
+    std::vector<std::pair<void (*)(void*), void*>> made_;   // how to destroy what it owns
     Level* outer_;
     uint32_t context_;
     Place place_;
@@ -61,6 +61,9 @@ class Binder {
     Result<void> bind(const std::vector<Node>& nodes, Level& level, Tree& tree);
     // For block directives: the children of node at a new level enclosed by the current one.
     Result<void> bind_block(const Line& line, Level& level);
+    // For blocks whose owner reads them itself (map, types): calls `entry` for each, in order. A
+    // nested block is an error, and errors are located at the entry.
+    Result<void> each_entry(const Line& line, const std::function<Result<void>(const Line&)>& entry);
 
     // The conf object of `module` at `level`, created when missing.
     void* own(Level& level, size_t module);
@@ -81,20 +84,27 @@ class Binder {
     // A path argument made absolute: relative ones are relative to the prefix (or conf_prefix).
     std::string full_path(core::Slice path, bool relative_to_conf = false) const;
 
-    // "text in /path/file:12", with the line itself below.
+    // "text in /path/file:12", with the line itself below. A text that already says where is kept.
     Error error_at(const Place& place, const std::string& text) const;
     // Logged as [warn] once binding is over: "text in file:line".
     void warn(const Place& place, const std::string& text);
     const std::vector<std::string>& warnings() const { return warnings_; }
 
   private:
-    struct Entry { const Directive* directive; size_t module; };
+    struct Entry {
+        core::Slice name;
+        const Directive* directive;
+        size_t module;
+    };
     Result<void> apply(const Node& node);
+    Result<const Entry*> choose(const Node& node) const;
     Error unknown(const Node& node) const;
-    Result<void> check_arity(const Directive& directive, const Node& node) const;
+    core::Slice nearest_name(core::Slice name) const;
+    Result<void> inherit_level(Level& level);
+    void* make(Level& level, size_t module);
 
     std::vector<ModuleTable> modules_;
-    std::vector<std::pair<std::string, Entry>> index_;   // sorted by name; names may repeat
+    std::vector<Entry> index_;               // sorted by name; a name may have several rows
     Level* level_ = nullptr;
     Tree* tree_ = nullptr;
     std::vector<std::string> warnings_;

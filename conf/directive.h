@@ -142,8 +142,12 @@ template <auto function>
 inline constexpr auto call =
     &apply_call<typename detail::FirstArgument<decltype(function)>::Type, function>;
 
-// Error texts in nginx's wording.
+// Error texts in nginx's wording. A function that fails returns one of these, or an Error with a
+// text of its own: the binder adds where it stands. "is duplicate" alone becomes
+// `"x" directive is duplicate`.
 Error invalid_value(const Line& line, core::Slice value);     // invalid value "x" in "d" directive
+Error invalid_value(core::Slice value);                       // invalid value "x"
 Error invalid_parameter(core::Slice parameter);               // invalid parameter "x"
+Error directive_error(const Line& line, core::Slice text);    // "d" directive TEXT
 
 }  // namespace conf

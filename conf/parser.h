@@ -10,18 +10,21 @@
 namespace conf {
 
 struct ParseOptions {
-    std::string prefix;        // relative includes are relative to the main file's folder
-    std::string conf_prefix;
+    std::string prefix;        // -p, with a trailing slash
+    std::string conf_prefix;   // relative includes are relative to the main file's folder
     int include_depth_max = 32;
 };
 
 // Errors in nginx's wording: `unexpected "}" in /path/file:12`, with the line itself below.
 core::Result<void> parse_file(const std::string& path, const ParseOptions& options, Tree& tree);
-// Appends directives given as text (-g): places name "command line".
+// Appends directives given as an option (-g): places name "command line", blocks are refused.
 core::Result<void> parse_text(core::Slice text, const std::string& name,
                               const ParseOptions& options, Tree& tree);
-// For `include` inside a block that its owner reads itself (map, geo, types): the nodes of the
-// files that `pattern` names.
+// Appends `text` as if a file `name` held it (tests, generated configuration).
+core::Result<void> parse_source(core::Slice text, const std::string& name,
+                                const ParseOptions& options, Tree& tree);
+// The nodes of the files that `pattern` names. The parser expands `include` inside every block
+// itself, those of map, geo and types too; this is for includes that are made up later.
 core::Result<void> parse_include(core::Slice pattern, const Place& place,
                                  const ParseOptions& options, Tree& tree, std::vector<Node>& to);
 

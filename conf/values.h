@@ -33,21 +33,56 @@ Result<void> parse_setting(Milliseconds& to, const Line& line);
 Result<void> parse_setting(Seconds& to, const Line& line);
 Result<void> parse_setting(BufferSizes& to, const Line& line);
 
-// An enumeration read from words. Beside the enum E declare
-//   constexpr Choice<E> choices(E) …  as an array of {word, value}, found by argument lookup.
+// An enumeration read from words, in any case. Beside the enum E declare
+//   constexpr Choice<E> choices(E) …  as an array of {word, value}, found by argument lookup:
+//   constexpr auto choices(E) { return std::to_array<Choice<E>>({{"off", E::off}, …}); }
 template <class E>
 struct Choice { const char* word; E value; };
+
+// Several words of an enumeration at once; E's values are single bits.
+template <class E>
+struct Choices {
+    uint32_t bits = 0;
+    constexpr Choices() = default;
+    constexpr explicit Choices(uint32_t b) : bits(b) {}
+    bool has(E value) const { return bits & uint32_t(value); }
+};
+
+bool is_word(core::Slice text, const char* word);            // equal but for case
+void warn_duplicate_value(const Line& line, core::Slice value);
+
+template <class E>
+bool parse_choice(E& to, core::Slice text) {
+    for (const auto& choice : choices(E{})) {
+        if (is_word(text, choice.word)) {
+            to = choice.value;
+            return true;
+        }
+    }
+    return false;
+}
 
 template <class E>
     requires std::is_enum_v<E>
 Result<void> parse_setting(E& to, const Line& line) {
-    for (const auto& choice : choices(E{})) {
-        if (line.arg(0) == choice.word) {
-            to = choice.value;
-            return {};
-        }
-    }
-    return invalid_value(line, line.arg(0));
+    if (parse_choice(to, line.arg(0))) return {};
+    return invalid_value(line.arg(0));
 }
+
+template <class E>
+Result<void> parse_setting(Choices<E>& to, const Line& line) {
+    to.bits = 0;
+    for (const auto& word : line.node.args) {
+        E value{};
+        if (!parse_choice(value, word)) return invalid_value(word);
+        if (to.has(value)) warn_duplicate_value(line, word);
+        to.bits |= uint32_t(value);
+    }
+    return {};
+}
+
+// For directives with bounds: `value must be between A and B`, or `value must be equal to or
+// greater than A` when there is no upper one.
+Result<void> check_bounds(int64_t value, int64_t least, int64_t most = INT64_MAX);
 
 }  // namespace conf
