@@ -8,6 +8,7 @@
 #include <string>
 #include <string_view>
 #include <unordered_map>
+#include <utility>
 #include <vector>
 
 #include "conf/directive.h"
@@ -15,6 +16,7 @@
 #include "server/module.h"
 
 namespace core {
+class Appender;
 class Regex;
 }
 
@@ -33,8 +35,10 @@ class VariableTable {
     // Defines a variable from a directive. The name must not clash with a built-in one that is not
     // changeable (`the duplicate "x" variable`). `definition.name` is copied.
     conf::Result<int> define(core::Slice name, const Variable& definition);
-    // For `set` and regex captures: a plain variable that holds what it is given.
+    // For `set`: a plain variable that holds what it is given; reading it before logs a warning.
     conf::Result<int> define_plain(core::Slice name);
+    // For regex captures: the same, but not found (and not worth a warning) until it is given.
+    conf::Result<int> define_capture(core::Slice name);
     // The index for reading $name; whether it exists is checked when all is bound.
     int use(core::Slice name, const conf::Place& place);
     // After binding: every used name must be known (`unknown "x" variable`).
@@ -53,19 +57,31 @@ class VariableTable {
         const Variable* definition = nullptr;         // null: unknown so far
         std::string rest;                             // behind a prefix
         conf::Place place;
-        friend class VariableTable;
+        bool weak = false;                            // plain: any other definition wins
     };
     friend Value variable(Request&, int);
-    void resolve(Entry& entry);
+    friend Value variable_fresh(Request&, int);
+    struct Hash {
+        using is_transparent = void;
+        size_t operator()(core::Slice text) const { return std::hash<core::Slice>{}(text); }
+    };
+    template <class T>
+    using Map = std::unordered_map<std::string, T, Hash, std::equal_to<>>;
+
+    int index_of(core::Slice name);
+    conf::Result<int> define_weak(core::Slice name, const Variable& definition);
+    const Variable* prefix_of(core::Slice name, core::Slice& rest) const;
 
     std::vector<Entry> entries_;
-    std::unordered_map<std::string, int> by_name_;
-    std::unordered_map<std::string, const Variable*> built_in_;
+    Map<int> by_name_;
+    Map<const Variable*> built_in_;
     std::vector<const Variable*> prefixes_;
     std::vector<std::unique_ptr<Variable>> owned_;
     std::vector<std::unique_ptr<std::string>> owned_names_;
 };
 
+// Makes the request's slots (before a subrequest shares them, for instance).
+void make_variables(Request& request);
 // The value of an indexed variable, cached in the request unless volatile.
 Value variable(Request& request, int index);
 // The same without looking at the cache, and not storing (volatile maps, ngx.var).
@@ -76,8 +92,8 @@ Value variable_by_name(Request& request, core::Slice name);
 // must live as long as the request.
 void set_variable(Request& request, int index, core::Slice value);
 void clear_variable(Request& request, int index);     // becomes not found
-// By name: false when there is no such variable or it cannot be changed; `why` is then nginx-lua's
-// text.
+// By name (lower case): false when there is no such variable or it cannot be changed; `why` is then
+// nginx-lua's text, in the request's arena.
 bool set_variable_by_name(Request& request, core::Slice name, core::Slice value, const char*& why);
 
 // Text with variables and captures: "https://$host$request_uri", "/x/$1".
@@ -85,15 +101,15 @@ class ComplexValue {
   public:
     ComplexValue() = default;
     explicit ComplexValue(core::Slice constant);      // taken literally
-    // Compiles; `place` is for messages. "$$"-less: a '$' that names nothing is an error
-    // (`invalid variable name in "…"`).
+    // Compiles; `place` is for messages. A '$' that names nothing is an error (`invalid variable
+    // name in "…"`).
     static conf::Result<ComplexValue> compile(core::Slice text, const conf::Line& line);
     static conf::Result<ComplexValue> compile(core::Slice text, VariableTable& table,
                                               const conf::Place& place);
 
     // One pass into the request's arena; a value of one part is not copied.
     core::Slice evaluate(Request& request) const;
-    // Appends with every part escaped by `escape` (rewrite's arguments); null: as is.
+    void append_to(core::Appender& to, Request& request) const;
     bool empty() const { return parts_.empty(); }
     bool is_constant() const;
     core::Slice constant() const { return parts_.empty() ? core::Slice{} : core::Slice(parts_[0].text); }
@@ -114,8 +130,13 @@ class ComplexValue {
 
 conf::Result<void> parse_setting(ComplexValue& to, const conf::Line& line);
 
-// Matches a regex against text for the request: sets request.captures and named captures.
-// `named`: pairs of group and variable index. True when it matched.
+// "$name" for whoever is told which variable to define: the name without '$', lower-cased, or
+// `invalid variable name "…"`.
+conf::Result<std::string> variable_name(core::Slice written);
+
+// Matches a regex against text for the request: sets request.captures and named captures. The
+// subject must live as long as the request (as a variable's value does). `named`: pairs of group and
+// variable index. True when it matched; otherwise the captures stay as they were.
 bool match_captures(Request& request, const core::Regex& regex, core::Slice subject,
                     const std::vector<std::pair<int, int>>& named);
 // At configuration time: defines a plain variable for each named group.
