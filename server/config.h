@@ -46,7 +46,7 @@ struct Location {
     conf::Place place;
 
     // The location's content handler (proxy_pass, content_by_lua, …): set while directives are
-    // bound, through set_content_handler(), which refuses a second one with nginx's words.
+    // bound, through set_content_handler(); of several the last one wins, as in nginx.
     Verdict (*content_handler)(Request&) = nullptr;
 
     // Built after binding.
@@ -94,6 +94,10 @@ struct ListenAddress {
     std::vector<VirtualServer*> servers;
     std::unique_ptr<NameTable> names;        // null when only one server without names listens here
     std::vector<int> fds;                    // bound by the master; one a worker with reuseport
+    // An address covered by a wildcard on its port is not bound itself: connections to it come in
+    // there, and are given to it by their local address.
+    ListenAddress* wildcard = nullptr;
+    std::vector<ListenAddress*> specific;    // of a wildcard: the addresses it covers
 };
 
 struct LoadOptions {
@@ -139,12 +143,20 @@ class Configuration {
 
     // Makes the http{} level; called by the `http` directive.
     conf::Result<void> bind_http(const conf::Line& line);
+    // For `listen`: `server` listens on this address, alone or with others. `parsed` holds what the
+    // directive said (address, options, flags, the *_given marks); servers are filled in here.
+    conf::Result<void> add_listen(ListenAddress&& parsed, VirtualServer& server,
+                                  const conf::Line& line);
 
   private:
     Configuration() = default;
     core::Result<void> read();
     core::Result<void> bind();
     core::Result<void> prepare();
+    core::Result<void> open_default_log();
+    core::Result<void> build_routes();
+    core::Result<void> build_names(ListenAddress& listen);
+    void cover_by_wildcards();
 
     LoadOptions options_;
     conf::Tree tree_;
