@@ -1,0 +1,78 @@
+// The Lua module's settings: LuaMainConf of the http level, LuaConf of each location. Declared in
+// directives.cpp; API files read them through LuaTask::conf and main_conf().
+#pragma once
+
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "conf/directive.h"
+#include "conf/values.h"
+#include "lua/phase.h"
+#include "server/module.h"
+
+namespace server {
+class Request;
+class ComplexValue;
+}
+
+namespace lua {
+
+class LuaChunk;        // lua/code_cache.h
+
+// One place of the by_lua table (lua/by_lua.cpp); `count` is their number.
+enum class HandlerSlot : uint8_t {
+    init, init_worker, exit_worker,
+    server_rewrite, rewrite, access, precontent, content, header_filter, body_filter, log,
+    count,
+};
+
+struct LuaMainConf {
+    template <class T> using Setting = conf::Setting<T>;
+    Setting<std::string> package_path{""};
+    Setting<std::string> package_cpath{""};
+    Setting<int64_t> max_pending_timers{1024};
+    Setting<int64_t> max_running_timers{256};
+    Setting<int64_t> thread_cache_max_entries{1024};
+    Setting<int64_t> regex_cache_max_entries{1024};
+    Setting<int64_t> regex_match_limit{0};
+    Setting<int64_t> malloc_trim{1000};
+    Setting<int64_t> worker_thread_vm_pool_size{10};
+    Setting<conf::Bytes> capture_error_log{conf::Bytes{0}};
+    Setting<bool> sa_restart{true};
+    Setting<bool> load_resty_core{true};
+    Setting<bool> rewrite_no_postpone{false};
+    Setting<bool> access_no_postpone{false};
+    Setting<bool> precontent_no_postpone{false};
+    std::shared_ptr<LuaChunk> init, init_worker, exit_worker;
+};
+
+struct LuaConf {
+    template <class T> using Setting = conf::Setting<T>;
+    using Ms = conf::Milliseconds;
+    std::shared_ptr<LuaChunk> chunks[size_t(HandlerSlot::count)];
+    bool content_inherited = false;
+    Setting<bool> code_cache{true};
+    Setting<bool> need_request_body{false};
+    Setting<bool> use_default_type{true};
+    Setting<bool> transform_underscores{true};   // …_in_response_headers
+    Setting<bool> check_client_abort{false};
+    Setting<bool> http10_buffering{true};
+    Setting<bool> socket_log_errors{true};
+    Setting<Ms> socket_connect_timeout{Ms{60000}};
+    Setting<Ms> socket_send_timeout{Ms{60000}};
+    Setting<Ms> socket_read_timeout{Ms{60000}};
+    Setting<Ms> socket_keepalive_timeout{Ms{60000}};
+    Setting<conf::Bytes> socket_send_lowat{conf::Bytes{0}};
+    Setting<conf::Bytes> socket_buffer_size{conf::Bytes{4096}};
+    Setting<int64_t> socket_pool_size{30};
+
+    const LuaChunk* chunk(HandlerSlot slot) const { return chunks[size_t(slot)].get(); }
+};
+
+extern const server::Module lua_main_module;   // conf: LuaMainConf
+extern const server::Module lua_module;        // conf: LuaConf; request state: LuaRequest
+
+const LuaMainConf& main_conf();                // of the current configuration
+
+}  // namespace lua
