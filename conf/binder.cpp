@@ -73,8 +73,7 @@ Result<void> Binder::bind_block(const Line& line, Level& level) {
     return bind(line.node.children, level, *tree_);
 }
 
-Result<void> Binder::each_entry(const Line& line,
-                                const std::function<Result<void>(const Line&)>& entry) {
+Result<void> Binder::each_entry(const Line& line, const EntryReader& entry) {
     for (const Node& node : line.node.children) {
         if (node.has_block) return error_at(node.place, "unexpected \"{\"");
         auto result = entry(Line{node, *this, line.context});

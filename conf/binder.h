@@ -21,8 +21,8 @@ struct ModuleTable {
     size_t count;
     void* (*create)();                        // null: no conf of its own
     void (*destroy)(void* conf);
-    // After the fields were inherited: derived defaults, checks, containers. May be null. `outer` is
-    // null at the outermost level.
+    // After the fields were inherited: derived defaults, checks, containers. May be null. `outer`
+    // is null at the outermost level.
     Result<void> (*merge)(void* conf, const void* outer, Binder& binder);
 };
 
@@ -63,7 +63,8 @@ class Binder {
     Result<void> bind_block(const Line& line, Level& level);
     // For blocks whose owner reads them itself (map, types): calls `entry` for each, in order. A
     // nested block is an error, and errors are located at the entry.
-    Result<void> each_entry(const Line& line, const std::function<Result<void>(const Line&)>& entry);
+    using EntryReader = std::function<Result<void>(const Line&)>;
+    Result<void> each_entry(const Line& line, const EntryReader& entry);
 
     // The conf object of `module` at `level`, created when missing.
     void* own(Level& level, size_t module);

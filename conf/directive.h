@@ -50,7 +50,9 @@ constexpr Arity takes(int count) { return {count, count}; }
 constexpr Arity takes(int least, int most) { return {least, most}; }
 constexpr Arity takes_at_least(int least) { return {least, INT32_MAX}; }
 constexpr Arity takes_flag() { return {1, 1, Arity::flag}; }                  // on | off
-constexpr Arity takes_block(int least = 0, int most = 0) { return {least, most, Arity::block}; }
+constexpr Arity takes_block(int least = 0, int most = 0) {
+    return {least, most < least ? least : most, Arity::block};
+}
 
 // What a directive's function is told.
 struct Line {

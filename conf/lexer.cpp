@@ -1,6 +1,6 @@
 // The lexer of configuration text. Its rules are nginx's (ngx_conf_read_token): a backslash always
 // protects the following byte, "${" never opens a block, "#" starts a comment only where a word
-// could start. Lua bodies follow Lua's own lexical rules, so braces in strings and comments are text.
+// could start. Lua bodies follow Lua's own lexical rules: braces in strings and comments are text.
 #include "conf/lexer.h"
 
 #include <algorithm>

@@ -25,9 +25,9 @@ class Lexer {
     // `text` must outlive the lexer. An option (-g) only differs in wording.
     explicit Lexer(core::Slice text, bool is_option = false);
 
-    // The next statement. After an error the lexer is not to be used again; error_line() says where.
+    // The next statement. After an error the lexer is not to be used again, but for error_line().
     core::Result<void> next(Statement& statement);
-    // After a statement that ended with "{": the Lua code up to the matching "}", which is consumed.
+    // After a statement that ended with "{": the Lua code up to the matching "}"; consumes both.
     core::Result<core::Slice> lua_body();
 
     int line() const { return line_; }

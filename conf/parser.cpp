@@ -54,7 +54,7 @@ Result<std::string> read_whole(const std::string& path) {
 
 bool ends_with_lua_block(const std::string& name) {
     constexpr core::Slice suffix = "_by_lua_block";
-    return name.size() > suffix.size() && core::Slice(name).substr(name.size() - suffix.size()) == suffix;
+    return name.size() > suffix.size() && name.ends_with(suffix);
 }
 
 // One text being read.

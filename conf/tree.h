@@ -34,7 +34,7 @@ struct Node {
 struct Tree {
     std::vector<Node> nodes;
     std::vector<std::unique_ptr<std::string>> files;    // paths, in order of reading
-    std::vector<std::unique_ptr<std::string>> texts;    // their contents, same order (-T prints them)
+    std::vector<std::unique_ptr<std::string>> texts;    // their contents, same order (for -T)
     // Texts given as options, the same way: they are not files, so -T leaves them out.
     std::vector<std::unique_ptr<std::string>> option_names;
     std::vector<std::unique_ptr<std::string>> option_texts;

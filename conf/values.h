@@ -11,11 +11,14 @@
 
 namespace conf {
 
-struct Bytes { int64_t count = 0; operator int64_t() const { return count; } };      // "8k", "1m"
-struct Offset { int64_t count = 0; operator int64_t() const { return count; } };     // also "1g"
-struct Milliseconds { int64_t count = 0; operator int64_t() const { return count; } };  // "10s", "100ms", "1d 2h"
+struct Bytes { int64_t count = 0; operator int64_t() const { return count; } };     // "8k", "1m"
+struct Offset { int64_t count = 0; operator int64_t() const { return count; } };    // also "1g"
+struct Milliseconds {                                               // "10s", "100ms", "1d 2h"
+    int64_t count = 0;
+    operator int64_t() const { return count; }
+};
 struct Seconds { int64_t count = 0; operator int64_t() const { return count; } };
-struct BufferSizes { int64_t count = 0; int64_t bytes = 0; };                        // "4 8k"
+struct BufferSizes { int64_t count = 0; int64_t bytes = 0; };                       // "4 8k"
 
 std::optional<int64_t> parse_size(core::Slice text);        // k, m
 std::optional<int64_t> parse_offset(core::Slice text);      // k, m, g
