@@ -1,0 +1,253 @@
+// One connection's TLS: handshake, records in and out. Called by Stream and by whoever drives the
+// handshake.
+#include <openssl/err.h>
+#include <openssl/ssl.h>
+#include <openssl/x509v3.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <cstring>
+
+#include "core/tls.h"
+
+namespace core {
+
+namespace {
+
+// One call's worth: OpenSSL takes an int.
+constexpr size_t write_bytes_max = 1 << 30;
+
+// Copies the front of the chain, file ranges included, into `chunk`. 0, or an errno when nothing
+// could be copied.
+int fill(const Chain& chain, int64_t limit, Chunk& chunk) {
+    for (Buffer* at = chain.head(); at && chunk.room() && int64_t(chunk.used) < limit;
+         at = at->next) {
+        if (at->size() <= 0) continue;
+        auto part = size_t(std::min({at->size(), int64_t(chunk.room()), limit - chunk.used}));
+        if (!at->is_file()) {
+            std::memcpy(chunk.data() + chunk.used, at->begin, part);
+            chunk.used += uint32_t(part);
+            continue;
+        }
+        ssize_t got = ::pread(at->fd(), chunk.data() + chunk.used, part, at->file_begin);
+        if (got <= 0) return chunk.used ? 0 : got < 0 ? errno : ENODATA;
+        chunk.used += uint32_t(got);
+        if (size_t(got) < part) break;
+    }
+    return 0;
+}
+
+// Whether a write of the first buffer alone would leave nothing of the chain.
+bool stands_alone(const Chain& chain, int64_t limit) {
+    Buffer* head = chain.head();
+    if (head->size() >= std::min<int64_t>(limit, Chunk::capacity)) return true;
+    for (Buffer* at = head->next; at; at = at->next) {
+        if (at->size() > 0) return false;
+    }
+    return true;
+}
+
+}  // namespace
+
+void TlsSessionDelete::operator()(TlsSession* session) const { delete session; }
+
+TlsSessionPtr TlsSession::create(std::shared_ptr<TlsContext> context, int fd) {
+    SSL* ssl = SSL_new(context->native());
+    if (!ssl) return nullptr;
+    if (!SSL_set_fd(ssl, fd)) {
+        SSL_free(ssl);
+        return nullptr;
+    }
+    TlsSessionPtr session(new TlsSession);
+    session->ssl_ = ssl;
+    SSL_set_app_data(ssl, session.get());
+    if (context->role() == TlsContext::Role::server) {
+        SSL_set_accept_state(ssl);
+    } else {
+        SSL_set_connect_state(ssl);
+    }
+    session->context_ = std::move(context);
+    return session;
+}
+
+TlsSession::~TlsSession() {
+    // A session that was not shut down would be forgotten by the resumption cache.
+    if (!failed_ && established()) {
+        SSL_set_quiet_shutdown(ssl_, 1);
+        SSL_shutdown(ssl_);
+    }
+    SSL_free(ssl_);
+    ERR_clear_error();
+}
+
+Result<void> TlsSession::set_server_name(const std::string& name) {
+    Address literal;
+    if (Address::parse_ip(name, literal)) return {};   // RFC 6066 3: names only
+    ERR_clear_error();
+    if (SSL_set_tlsext_host_name(ssl_, name.c_str())) return {};
+    return Error{"SSL_set_tlsext_host_name(\"" + name + "\") failed" + take_tls_errors()};
+}
+
+Result<void> TlsSession::check_name(const std::string& name) {
+    X509_VERIFY_PARAM* parameters = SSL_get0_param(ssl_);
+    Address literal;
+    ERR_clear_error();
+    bool set = Address::parse_ip(name, literal)
+                   ? X509_VERIFY_PARAM_set1_ip_asc(parameters, literal.ip_text().c_str())
+                   : X509_VERIFY_PARAM_set1_host(parameters, name.data(), name.size());
+    if (set) return {};
+    return Error{"X509_VERIFY_PARAM_set1_host(\"" + name + "\") failed" + take_tls_errors()};
+}
+
+void TlsSession::resume(SSL_SESSION* session) { SSL_set_session(ssl_, session); }
+
+// Translates what an SSL_* call returned. Must come right after it.
+IoResult TlsSession::outcome(int result, int saved_errno) {
+    switch (SSL_get_error(ssl_, result)) {
+    case SSL_ERROR_NONE: return {Io::done, result};
+    case SSL_ERROR_WANT_READ: wants_ = Wants::read; return {Io::again};
+    case SSL_ERROR_WANT_WRITE: wants_ = Wants::write; return {Io::again};
+    case SSL_ERROR_ZERO_RETURN: return {Io::closed};
+    // A callback (a certificate being fetched) will say when to go on.
+    case SSL_ERROR_WANT_X509_LOOKUP:
+    case SSL_ERROR_WANT_CLIENT_HELLO_CB:
+    case SSL_ERROR_PENDING_SESSION: wants_ = Wants::read; return {Io::again};
+    case SSL_ERROR_SYSCALL:
+        failed_ = true;
+        ERR_clear_error();
+        if (saved_errno == 0) return {Io::closed};
+        return {Io::failed, 0, saved_errno};
+    default:
+        failed_ = true;
+        error_text_ = take_tls_errors();
+        return {Io::failed, 0, EPROTO};
+    }
+}
+
+IoResult TlsSession::handshake() {
+    if (failed_) return {Io::failed, 0, EPROTO};
+    ERR_clear_error();
+    errno = 0;
+    int result = SSL_do_handshake(ssl_);
+    IoResult moved = outcome(result, errno);
+    moved.bytes = 0;
+    return moved;
+}
+
+IoResult TlsSession::read(char* to, size_t room) {
+    if (failed_) return {Io::failed, 0, EPROTO};
+    size_t total = 0;
+    while (total < room) {
+        ERR_clear_error();
+        errno = 0;
+        int got = SSL_read(ssl_, to + total, int(std::min<size_t>(room - total, INT32_MAX)));
+        IoResult step = outcome(got, errno);
+        if (step.status == Io::done) {
+            total += size_t(step.bytes);
+            continue;
+        }
+        // What came before an end or an error is delivered first; the next call meets it again.
+        if (total) return {Io::done, int64_t(total), 0, step.status == Io::again};
+        return step;
+    }
+    return {Io::done, int64_t(total)};
+}
+
+IoResult TlsSession::write_some(const char* from, size_t bytes) {
+    if (failed_) return {Io::failed, 0, EPROTO};
+    bytes = std::min(bytes, write_bytes_max);
+    ERR_clear_error();
+    errno = 0;
+    int sent = SSL_write(ssl_, from, int(bytes));
+    IoResult step = outcome(sent, errno);
+    // The record is made already: OpenSSL must be offered the same bytes again, and no fewer.
+    unsent_ = step.status == Io::again ? bytes : 0;
+    if (step.status == Io::closed) return {Io::failed, 0, EPIPE};
+    return step;
+}
+
+IoResult TlsSession::write(Slice bytes) {
+    if (bytes.empty()) return {Io::done};
+    return write_some(bytes.data(), bytes.size());
+}
+
+IoResult TlsSession::write_gathered(Chain& chain, int64_t limit) {
+    Buffer* head = chain.head();
+    if (!head->is_file() && stands_alone(chain, limit)) {
+        return write_some(head->begin, size_t(std::min(head->size(), limit)));
+    }
+    Chunk* record = Chunk::take();
+    IoResult step;
+    if (int error = fill(chain, limit, *record)) {
+        step = {Io::failed, 0, error};
+    } else {
+        step = write_some(record->data(), record->used);
+    }
+    record->drop();
+    return step;
+}
+
+// With kernel TLS: straight from the page cache.
+IoResult TlsSession::write_file(Chain& chain, int64_t limit) {
+    Buffer* head = chain.head();
+    ERR_clear_error();
+    errno = 0;
+    ossl_ssize_t sent = SSL_sendfile(ssl_, head->fd(), head->file_begin,
+                                     size_t(std::min(head->size(), limit)), 0);
+    if (sent > 0) return {Io::done, sent};
+    if (sent == 0) return {Io::failed, 0, ENODATA};
+    return outcome(int(sent), errno);
+}
+
+IoResult TlsSession::write(Chain& chain, int64_t bytes_max) {
+    int64_t total = 0;
+    for (;;) {
+        chain.consume(0);   // marks
+        if (chain.empty() || (total >= bytes_max && !unsent_)) return {Io::done, total};
+        int64_t limit = std::max(bytes_max - total, int64_t(unsent_));
+        bool by_kernel = chain.head()->is_file() && !unsent_ &&
+                         BIO_get_ktls_send(SSL_get_wbio(ssl_)) && established();
+        IoResult step = by_kernel ? write_file(chain, limit) : write_gathered(chain, limit);
+        if (step.status == Io::done) chain.consume(step.bytes);
+        total += step.bytes;
+        if (step.status == Io::done) continue;
+        step.bytes = total;
+        return step;
+    }
+}
+
+IoResult TlsSession::shutdown() {
+    if (failed_ || !established()) return {Io::done};
+    ERR_clear_error();
+    errno = 0;
+    int result = SSL_shutdown(ssl_);
+    if (result >= 0) return {Io::done};
+    return outcome(result, errno);
+}
+
+bool TlsSession::established() const { return SSL_is_init_finished(ssl_); }
+bool TlsSession::resumed() const { return SSL_session_reused(ssl_); }
+
+Slice TlsSession::alpn() const {
+    const unsigned char* name = nullptr;
+    unsigned size = 0;
+    SSL_get0_alpn_selected(ssl_, &name, &size);
+    return {reinterpret_cast<const char*>(name), size};
+}
+
+Slice TlsSession::server_name() const {
+    const char* name = SSL_get_servername(ssl_, TLSEXT_NAMETYPE_host_name);
+    return name ? Slice(name) : Slice();
+}
+
+const char* TlsSession::protocol() const { return SSL_get_version(ssl_); }
+const char* TlsSession::cipher() const { return SSL_get_cipher_name(ssl_); }
+size_t TlsSession::pending() const { return size_t(SSL_pending(ssl_)); }
+long TlsSession::verify_result() const { return SSL_get_verify_result(ssl_); }
+
+std::string TlsSession::verify_error() const {
+    return X509_verify_cert_error_string(verify_result());
+}
+
+}  // namespace core
