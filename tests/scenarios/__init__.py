@@ -1,0 +1,1 @@
+"""Scenarios: processes, signals, failures and load against a whole server."""

@@ -1,0 +1,189 @@
+"""Reload, log reopening, binary upgrade and graceful stop, with clients at work."""
+import os
+import signal
+import threading
+import time
+
+from runner.client import Connection, get, request_bytes
+from runner.server import alive, children, wait_until
+from scenarios.conftest import Load, end_process
+
+RELOADS = int(os.environ.get("RESTY_RELOADS", "20"))
+
+
+def test_reload_under_load_loses_nothing(server):
+    server.up(workers=2)
+    with Load(server.port) as load:
+        assert load.wait_answers(50)
+        for _ in range(RELOADS):
+            assert server.reload(), server.log()
+            time.sleep(0.1)
+        load.wait_answers(50)
+    assert not load.failures, load.failures[:10]
+    # A kept connection that the old worker closes between two requests: none with a grace period.
+    assert load.lost_idle == 0, "%d requests met a closing connection" % load.lost_idle
+    assert wait_until(lambda: len(server.workers()) == 2, 12), server.workers()
+
+
+def test_reload_takes_new_configuration(server):
+    server.up(locations="location = /v { return 200 one; }")
+    assert get(server.port, "/v").text() == "one"
+    server.setup(locations="location = /v { return 200 two; }")
+    assert server.reload()
+    assert wait_until(lambda: get(server.port, "/v").text() == "two")
+
+
+def test_bad_configuration_on_reload_keeps_the_old_one(server):
+    server.up()
+    workers = server.workers()
+    for broken in ("nonsense;", "http {", "http { server { listen 256.0.0.1:1; } }",
+                   "http { init_by_lua_block { error('no') } }"):
+        server.configure("events { }\n" + broken)
+        offset = server.size("logs/error.log")
+        server.signal("HUP")
+        assert wait_until(lambda at=offset: "[emerg]" in server.log(at) or
+                          "[error]" in server.log(at)), broken
+        assert get(server.port).text() == "hello\n"
+    assert server.workers() == workers
+
+
+def test_listener_can_be_added_and_removed(server):
+    from runner.server import free_port
+    other = free_port()
+    listen = "listen 127.0.0.1:@PORT@;"
+    server.up(listen=listen)
+    server.setup(listen=listen + " listen 127.0.0.1:%d;" % other)
+    assert server.reload()
+    assert wait_until(lambda: server.accepts(other))
+    server.setup(listen=listen)
+    assert server.reload()
+    assert wait_until(lambda: not server.accepts(other))
+    assert get(server.port).status == 200
+
+
+def test_reopen_logs_on_usr1(server):
+    server.up(log="access_log logs/access.log;")
+    get(server.port, "/?before")
+    assert wait_until(lambda: "before" in server.read("logs/access.log"))
+    os.rename(server.path("logs/access.log"), server.path("logs/access.old"))
+    os.rename(server.path("logs/error.log"), server.path("logs/error.old"))
+    server.signal("USR1")
+    assert wait_until(lambda: os.path.exists(server.path("logs/access.log")))
+    assert wait_until(lambda: os.path.exists(server.path("logs/error.log")))
+
+    def lands():
+        get(server.port, "/?after")
+        return "after" in server.read("logs/access.log")
+    assert wait_until(lands, interval=0.05)
+    assert "before" in server.read("logs/access.old")
+
+
+def test_quit_finishes_a_slow_request(server):
+    server.up()
+    answer = []
+    client = threading.Thread(target=lambda: answer.append(get(server.port, "/slow?t=1")))
+    client.start()
+    time.sleep(0.3)
+    process = server.process
+    server.signal("QUIT")
+    assert wait_until(lambda: not server.accepts(), 2), "still listening after QUIT"
+    client.join(10)
+    assert answer and answer[0].text() == "slept\n", server.log()
+    assert process.wait(5) == 0
+    assert not os.path.exists(server.path("logs/server.pid"))
+
+
+def test_quit_closes_idle_connections(server):
+    server.up()
+    with Connection(server.port) as connection:
+        connection.send(request_bytes(close=False))
+        assert connection.read_response().status == 200
+        server.signal("QUIT")
+        assert server.process.wait(8) == 0
+        assert connection.closed()
+
+
+def test_term_is_fast(server):
+    server.up()
+    with Connection(server.port) as connection:
+        connection.send(request_bytes(target="/slow?t=30"))
+        time.sleep(0.2)
+        started = time.monotonic()
+        server.signal("TERM")
+        server.process.wait(5)
+        assert time.monotonic() - started < 2
+
+
+def test_binary_upgrade(server):
+    old = server.up_in_background()
+    old_file, new_file = server.path("logs/server.pid.oldbin"), server.path("logs/server.pid")
+    new = old
+    try:
+        with Load(server.port) as load:
+            assert load.wait_answers(20)
+            os.kill(old, signal.SIGUSR2)
+            assert wait_until(lambda: os.path.exists(old_file) and
+                              server.read(new_file).strip(), 10), server.log()
+            assert server.read(old_file).strip() == str(old)
+            new = int(server.read(new_file))
+            assert new != old and alive(new)
+            assert wait_until(lambda: children(new), 5), "the new master has no worker"
+            os.kill(old, signal.SIGQUIT)
+            assert wait_until(lambda: not alive(old), 12), "the old master stays"
+            assert load.wait_answers(20), "nothing answered after the upgrade"
+            assert not os.path.exists(old_file)
+        assert not load.failures, load.failures[:10]
+    finally:
+        end_process(new)
+        end_process(old)
+
+
+def test_upgrade_to_a_broken_binary_keeps_the_old_one(server):
+    broken = server.write("logs/server-binary", "#!/bin/sh\nexec %s \"$@\"\n" % server.binary)
+    os.chmod(broken, 0o755)
+    server.binary = broken
+    master = server.up_in_background()
+    try:
+        server.write("logs/server-binary", "#!/bin/sh\nexit 1\n")
+        server.configure("nonsense;")
+        os.kill(master, signal.SIGUSR2)
+        time.sleep(1)
+        assert alive(master) and get(server.port).status == 200
+        assert wait_until(lambda: server.read("logs/server.pid").strip() == str(master), 5)
+    finally:
+        end_process(master)
+
+
+def test_upgrade_can_be_taken_back(server):
+    old = server.up_in_background()
+    new = old
+    try:
+        os.kill(old, signal.SIGUSR2)
+        assert wait_until(lambda: os.path.exists(server.path("logs/server.pid.oldbin")) and
+                          server.read("logs/server.pid").strip(), 10), server.log()
+        new = int(server.read("logs/server.pid"))
+        os.kill(old, signal.SIGWINCH)
+        assert wait_until(lambda: children(old) == [new], 12), "old workers stay"
+        assert get(server.port).status == 200
+        os.kill(old, signal.SIGHUP)
+        assert wait_until(lambda: len(children(old)) == 2, 5), "the old master has no worker"
+        os.kill(new, signal.SIGQUIT)
+        assert wait_until(lambda: not alive(new), 12)
+        assert wait_until(lambda: server.read("logs/server.pid").strip() == str(old), 5)
+        assert get(server.port).status == 200
+    finally:
+        end_process(new)
+        end_process(old)
+
+
+def test_winch_leaves_the_master(server):
+    master = server.up_in_background()
+    try:
+        os.kill(master, signal.SIGWINCH)
+        assert wait_until(lambda: not children(master), 12)
+        assert alive(master)
+        os.kill(master, signal.SIGHUP)
+        assert wait_until(lambda: children(master), 5)
+        assert get(server.port).status == 200
+    finally:
+        end_process(master)
