@@ -12,6 +12,7 @@ thread_local std::unique_ptr<Reactor> reactor;
 }
 
 Result<void> Reactor::open() {
+    close();   // a forked worker makes its own
     reactor.reset(new Reactor);
     Clock::update();
     return reactor->open_backend();

@@ -112,8 +112,8 @@ struct IoResult {
 // A connected, non-blocking socket. Never blocks, never raises SIGPIPE.
 class Stream {
   public:
-    Stream();
-    explicit Stream(Fd fd);
+    Stream() = default;
+    explicit Stream(Fd fd) : fd_(std::move(fd)) {}
     Stream(Stream&&) noexcept;
     Stream& operator=(Stream&&) noexcept;
     ~Stream();
