@@ -92,11 +92,15 @@ void Arena::on_destroy(void (*run)(void*), void* argument) {
     cleanups_ = cleanup;
 }
 
-void Arena::clear() {
+void Arena::run_destructors() {
     while (Cleanup* cleanup = cleanups_) {
         cleanups_ = cleanup->next;
         cleanup->run(cleanup->argument);
     }
+}
+
+void Arena::clear() {
+    run_destructors();
     while (Block* block = large_) {
         large_ = block->next;
         std::free(block);

@@ -76,7 +76,10 @@ class Arena {
 
     void on_destroy(void (*run)(void*), void* argument);
 
-    // Runs the destructors newest first and gives all memory back.
+    // Runs the destructors newest first; the memory stays.
+    void run_destructors();
+
+    // Runs the destructors and gives all memory back.
     void clear();
 
     // Takes over another arena's memory and destructors; `from` is empty afterwards.

@@ -29,6 +29,8 @@ class RequestBody {
     int64_t content_length = -1;     // bytes; -1 when chunked or none
     bool chunked = false;
     bool present() const { return chunked || content_length > 0; }
+    // `Expect: 100-continue` was asked and nothing was answered yet.
+    bool expects_continue = false;
 
     State state() const { return state_; }
     bool complete() const { return state_ == State::complete; }
@@ -65,6 +67,9 @@ class RequestBody {
     bool append(Request&, core::Slice bytes);     // false: cannot be stored
     void finish_new(Request&);
 
+    // Sees another request's complete body (a subrequest its parent's); the other must outlive it.
+    void share(const RequestBody& other);
+
     // --- for the exchange ---
     // Bytes of the body, decoded. `last`: this was the end.
     void receive(Request&, core::Slice bytes, bool last);
@@ -73,8 +78,12 @@ class RequestBody {
 
   private:
     bool store(Request&, core::Slice bytes);
+    bool store_in_memory(Request&, core::Slice bytes);
+    bool write_file(Request&, core::Slice bytes);
     bool spill(Request&);
+    void begin(Request&, const Options& options);
     void settle(Request&, Verdict verdict);
+    void clear_content();
 
     State state_ = State::untouched;
     bool received_all_ = false;
@@ -85,9 +94,12 @@ class RequestBody {
     core::Chain buffers_;
     core::OpenFile* file_ = nullptr;
     core::Slice file_path_;
+    bool remove_file_ = true;
+    int fail_status_ = 0;
     int64_t size_ = 0;
-    int64_t in_memory_ = 0;
     int64_t memory_max_ = 0;
+    char* single_ = nullptr;         // one run for a body of known length…
+    int64_t single_room_ = 0;        // …and what is left of it
 
   public:
     ~RequestBody();

@@ -25,6 +25,10 @@ class Exchange {
     // Pushes out what is pending now rather than at the end of the turn.
     virtual void flush(Request&) = 0;
 
+    // The response is complete. True: the request may end at once, nothing pending refers to its
+    // memory. False: request.drained() will be called when that is so.
+    virtual bool settle(Request&) = 0;
+
     // The request body. Bytes are handed to request.body by RequestBody::receive(); this asks for
     // more of them, and stops asking.
     virtual void want_body(Request&, bool wanted) = 0;

@@ -11,6 +11,7 @@
 #include "core/buffer.h"
 #include "core/list.h"
 #include "core/log.h"
+#include "core/reactor.h"
 #include "server/config.h"
 #include "server/http/body.h"
 #include "server/http/headers.h"
@@ -21,6 +22,7 @@ namespace server {
 
 class Connection;
 class Exchange;
+class OutputOrder;
 
 enum class Method : uint8_t {
     unknown, get, head, post, put, delete_, mkcol, copy, move, options, propfind, proppatch, lock,
@@ -130,7 +132,7 @@ class Request : public core::ListNode {
     uint32_t body_filters = 0;                   // bits of FilterSlots that want the body
     int64_t body_bytes_sent = 0, bytes_sent = 0; // header included
     int64_t limit_rate = 0, limit_rate_after = 0;
-    uint16_t original_status = 0;                // before an error_page replaced it
+    uint16_t error_status = 0;                   // what an error page answers with; 0: its own
 
     // ---- time and logging ----
     int64_t start_ms = 0;                        // wall clock, of the first byte
@@ -208,25 +210,40 @@ class Request : public core::ListNode {
     VariableSlot* variables = nullptr;           // one per indexed variable; made on first use
     Captures captures;
 
+    // What the order of postponed subrequests lets through: enters the filters behind them.
+    Verdict send_ordered(core::Chain&& body);
+    OutputOrder* order = nullptr;                // set once the request has postponed children
+    uint32_t running_children = 0;               // that the end of this request waits for
+
   private:
-    friend class FilterRun;
-    Request(core::Arena&& memory, Exchange& exchange, Connection& connection, VirtualServer& server);
+    Request(core::Arena& memory, Exchange& exchange, Connection& connection, VirtualServer& server);
     ~Request();
 
-    bool advance(Verdict verdict);
+    friend Verdict special_response(Request&, int status);
+    friend void child_ended(Request& parent);
+    friend class OutputOrder;
+    Verdict step(Verdict verdict);
+    Verdict satisfied(Verdict verdict);
     Verdict reject(int status);
     void finish();
+    void complete();
+    void restart(const Step* first, uint16_t at);
     Verdict run_header_filters(size_t from);
     Verdict run_body_filters(int from, core::Chain& body);
-    void complete_if_drained();
+    Verdict deliver(core::Chain& body);
+    Verdict release_held();
 
     void** states_;
     uint8_t header_filter_at_ = 0;
     enum class Filtering : uint8_t { running, header_waits, body_waits } filtering_ =
         Filtering::running;
     bool end_queued_ = false;                    // the last buffer was given to send()
+    bool finishing_ = false;                     // finish() waits for filters, children or output
+    bool cut_ = false;
+    bool resuming_ = false;
     core::Chain held_;                           // body pieces waiting behind a suspended filter
     core::List<Drain> drains_;
+    core::Deferred drain_call_;
 };
 
 }  // namespace server

@@ -39,6 +39,10 @@ CapturedResponse& captured(Request& child);
 Request* create_postponed(Request& parent, const SubrequestOptions& options, SubrequestDone done,
                           void* argument);
 
+// Takes a piece of the body of `request` (a main request with postponed children, or one of them)
+// to its place in the order. Called by the filters.
+Verdict submit_ordered(Request& request, core::Chain&& body);
+
 // Runs it from the work queue, never inside this call.
 void start_subrequest(Request& child);
 // Ends it, cancelling whatever it waits for, and frees its memory.

@@ -1,0 +1,184 @@
+// A response's way out: header filters, then body filters in slot order, then the exchange. A filter
+// that waits holds back what comes behind it; the producer sees that only as back-pressure.
+#include <bit>
+
+#include "server/http/core_conf.h"
+#include "server/http/exchange.h"
+#include "server/http/request.h"
+#include "server/http/subrequest.h"
+
+namespace server {
+
+namespace {
+
+// Past this many bytes not yet taken by the client a producer should wait.
+constexpr int64_t output_blocked_bytes = 64 * 1024;
+
+// Postponed subrequests join the response in front of the filters that see it as one body.
+constexpr int order_slot = int(FilterSlot::gzip);
+
+using BodyFilter = Verdict (*)(Request&, core::Chain&);
+
+// One body filter a slot; filled on first use, the same in every process.
+struct BodyFilters {
+    BodyFilter run[int(FilterSlot::count)] = {};
+    BodyFilters() {
+        for (const Module* module : modules()) {
+            for (const Filter& filter : module->filters) {
+                if (filter.body) run[int(filter.slot)] = filter.body;
+            }
+        }
+    }
+};
+
+const BodyFilters& body_filter_table() {
+    static const BodyFilters table;
+    return table;
+}
+
+}  // namespace
+
+Verdict Request::send_header() {
+    if (output != Output::none) return Verdict::pass();
+    if (error_status) {
+        response.status = error_status;
+        response.status_line = {};
+    }
+    if (response.status == 0) response.status = 200;
+    output = Output::header_filtering;
+    return run_header_filters(0);
+}
+
+Verdict Request::run_header_filters(size_t from) {
+    const auto& filters = location->header_filters;
+    for (size_t i = from; i < filters.size(); ++i) {
+        Verdict verdict = filters[i].run(*this);
+        if (verdict.is(Verdict::suspended)) {
+            header_filter_at_ = uint8_t(i + 1);
+            filtering_ = Filtering::header_waits;
+            return Verdict::pass();
+        }
+        if (verdict.is(Verdict::rejected)) {
+            output = Output::none;
+            return verdict;
+        }
+    }
+    if (method == Method::head) header_only = true;
+    exchange->send_head(*this);
+    if (output != Output::broken) output = Output::open;
+    return Verdict::pass();
+}
+
+void Request::resume_header_filter(FilterSlot, Verdict verdict) {
+    filtering_ = Filtering::running;
+    if (!verdict.is(Verdict::rejected)) verdict = run_header_filters(header_filter_at_);
+    if (filtering_ == Filtering::header_waits) return;
+    if (verdict.is(Verdict::rejected)) return cut("header filter failed");
+    release_held();
+    if (finishing_) finish();
+}
+
+Verdict Request::send(core::Chain&& body) {
+    if (output == Output::broken) return Verdict::reject(status_client_closed);
+    if (end_queued_) return Verdict::pass();
+    if (body.ends()) end_queued_ = true;
+    if (filtering_ != Filtering::running || output < Output::open) {
+        held_.append(std::move(body));
+        return Verdict::pass();
+    }
+    return run_body_filters(0, body);
+}
+
+Verdict Request::send_last() {
+    core::Chain chain;
+    chain.add_mark(core::Buffer::last);
+    return send(std::move(chain));
+}
+
+Verdict Request::run_body_filters(int from, core::Chain& body) {
+    uint32_t wanted = body_filters >> from << from;
+    bool ordered = order && from <= order_slot;
+    while (wanted) {
+        int slot = std::countr_zero(wanted);
+        if (ordered && slot >= order_slot) break;
+        wanted &= wanted - 1;
+        Verdict verdict = body_filter_table().run[slot](*this, body);
+        if (verdict.is(Verdict::suspended)) {
+            filtering_ = Filtering::body_waits;
+            return Verdict::pass();
+        }
+        if (verdict.is(Verdict::rejected)) {
+            cut("body filter failed");
+            return verdict;
+        }
+    }
+    if (ordered) return submit_ordered(*this, std::move(body));
+    return deliver(body);
+}
+
+Verdict Request::send_ordered(core::Chain&& body) {
+    core::Chain chain = std::move(body);
+    return run_body_filters(order_slot + 1, chain);
+}
+
+Verdict Request::deliver(core::Chain& body) {
+    if (body.empty()) return Verdict::pass();
+    bool last = body.ends();
+    if (header_only) {
+        body.clear();
+        if (last) body.add_mark(core::Buffer::last);
+    }
+    if (!body.empty()) exchange->send_body(*this, std::move(body));
+    if (output == Output::broken) return Verdict::reject(status_client_closed);
+    if (last) output = Output::ended;
+    return Verdict::pass();
+}
+
+void Request::resume_body_filter(FilterSlot slot, core::Chain&& body, Verdict verdict) {
+    filtering_ = Filtering::running;
+    if (verdict.is(Verdict::rejected)) return cut("body filter failed");
+    core::Chain chain = std::move(body);
+    run_body_filters(int(slot) + 1, chain);
+    release_held();
+    if (finishing_) finish();
+}
+
+Verdict Request::release_held() {
+    if (filtering_ != Filtering::running || held_.empty()) return Verdict::pass();
+    core::Chain held = std::move(held_);
+    return run_body_filters(0, held);
+}
+
+Verdict Request::respond(int status, core::Slice content_type, core::Slice body) {
+    response.status = uint16_t(status);
+    response.content_type = content_type;
+    response.content_length = int64_t(body.size());
+    Verdict verdict = send_header();
+    if (verdict.is(Verdict::rejected)) return verdict;
+    core::Chain chain;
+    chain.add_from_request(body).flags |= core::Buffer::last;
+    verdict = send(std::move(chain));
+    return verdict.is(Verdict::rejected) ? verdict : Verdict::finish();
+}
+
+bool Request::output_blocked() const {
+    if (output == Output::broken) return false;
+    return filtering_ != Filtering::running || exchange->pending_bytes() > output_blocked_bytes;
+}
+
+void Request::on_drained(Drain& drain) {
+    drains_.push_back(drain);
+    if (filtering_ == Filtering::running && exchange->pending_bytes() == 0) {
+        core::Reactor::current().at_end(core::Reactor::work, drain_call_);
+    }
+}
+
+void Request::drained() {
+    if (filtering_ != Filtering::running && output != Output::broken) return;
+    core::List<Drain> round;
+    round.take_all(drains_);
+    while (Drain* drain = round.pop_front()) drain->run(*this, drain->argument);
+    if (finishing_ && !done) finish();
+}
+
+}  // namespace server
