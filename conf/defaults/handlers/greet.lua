@@ -1,0 +1,3 @@
+-- Served at /lua/greet: says what the request looked like.
+ngx.say("You asked for ", ngx.var.request_uri, " with ", ngx.req.get_method(), ".")
+ngx.say("Your address is ", ngx.var.remote_addr, ".")
