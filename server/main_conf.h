@@ -19,20 +19,23 @@ struct ThreadPoolConf {
     int max_queue = 65536;
 };
 
+enum class DebugPoints : uint8_t { none, stop, abort };
+
 struct MainConf {
     template <class T> using Setting = conf::Setting<T>;
 
     Setting<bool> daemon{true};
     Setting<bool> master_process{true};
-    Setting<bool> timer_resolution_unused{false};
     int worker_processes = 1;
     bool worker_processes_set = false;
-    std::vector<std::vector<bool>> cpu_affinity;       // one mask a worker; empty: not bound
+    // One mask a worker, bit 0 first, the last one for all further workers; with `auto` one mask of
+    // the processors to be handed out one by one (empty: all). Not bound when both are unset.
+    std::vector<std::vector<bool>> cpu_affinity;
     bool cpu_affinity_auto = false;
     int64_t rlimit_nofile = -1;
     int64_t rlimit_core = -1;
     Setting<int64_t> worker_priority{0};
-    Setting<conf::Milliseconds> worker_shutdown_timeout{conf::Milliseconds{60000}};
+    Setting<conf::Milliseconds> worker_shutdown_timeout{conf::Milliseconds{0}};  // 0: none
     Setting<std::string> working_directory{""};
     std::string user;                                  // empty: not changed
     std::string group;
@@ -41,8 +44,11 @@ struct MainConf {
     std::vector<std::string> env;                      // NAME or NAME=value
     std::vector<ThreadPoolConf> thread_pools;
     Setting<bool> pcre_jit{true};
+    Setting<conf::Milliseconds> timer_resolution{conf::Milliseconds{0}};   // clocks are precise
+    DebugPoints debug_points = DebugPoints::none;
 
     // events
+    bool events_seen = false;
     Setting<int64_t> worker_connections{512};
     Setting<bool> multi_accept{false};
     Setting<bool> accept_mutex{false};
@@ -54,5 +60,8 @@ struct MainConf {
 };
 
 extern const Module main_module;
+
+// worker_cpu_affinity's mask of worker `id`, empty when not bound.
+std::vector<bool> cpu_mask_of(const MainConf& conf, int id, int processors);
 
 }  // namespace server
