@@ -4,6 +4,7 @@
 
 #include <utility>
 
+#include "conf/parser.h"
 #include "core/text.h"
 #include "server/http/core_conf.h"
 #include "server/http/phases.h"

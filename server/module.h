@@ -154,6 +154,9 @@ struct Module {
     // In each worker, when its loop is open and before it accepts; and when it leaves.
     conf::Result<void> (*init_worker)(Worker&) = nullptr;
     void (*exit_worker)(Worker&) = nullptr;
+    // USR1, in the master and in each worker: log files of its own are opened anew. `owner` is the
+    // workers' user in the master, unsigned(-1) elsewhere.
+    void (*reopen_logs)(Configuration&, unsigned owner) = nullptr;
     // Does it keep state per request (Request::state)? Then it gets a slot there.
     bool has_request_state = false;
 

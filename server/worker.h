@@ -4,6 +4,8 @@
 #include <atomic>
 #include <cstdint>
 #include <memory>
+#include <string>
+#include <utility>
 #include <vector>
 
 #include "core/list.h"
@@ -21,12 +23,19 @@ class Configuration;
 class Connection;
 class Listener;
 
-// Counters of one worker, in memory shared with the others (stub_status sums them). Written only
-// by their worker, without locks.
-struct WorkerCounters {
+// Counters of one worker, in memory shared with the others. Written only by their worker, without
+// locks.
+struct alignas(64) WorkerCounters {
     std::atomic<uint64_t> accepted{0}, handled{0}, requests{0};
     std::atomic<int64_t> active{0}, reading{0}, writing{0}, waiting{0};
 };
+
+// The sums over all workers, past ones included (stub_status).
+struct StatusTotals {
+    uint64_t accepted = 0, handled = 0, requests = 0;
+    int64_t active = 0, reading = 0, writing = 0, waiting = 0;
+};
+StatusTotals status_totals();
 
 class Worker {
   public:
@@ -35,7 +44,8 @@ class Worker {
     // The worker of this process; null in the master.
     static Worker* current();
 
-    Worker(Configuration& configuration, int id);
+    // `slot`: which counters are its own (server/status.h).
+    Worker(Configuration& configuration, int id, int slot = 0);
     ~Worker();
 
     core::Result<void> open();            // the loop, the modules' init_worker, then the listeners
@@ -55,7 +65,8 @@ class Worker {
     core::Resolver& resolver();           // the system's, opened on first use
     core::ThreadPool* thread_pool(const char* name);
 
-    // Called by a connection as it ends (frees a place; wakes paused listeners).
+    // Called by a connection as it begins, and as it ends (frees a place; wakes paused listeners).
+    void connection_began(Connection& connection);
     void connection_ended(Connection& connection);
     // Something besides connections that a graceful exit waits for (a running timer).
     void hold() { ++holds_; }
@@ -67,13 +78,15 @@ class Worker {
 
   private:
     void check_exit();
+    core::Result<void> open_listeners();
+    void stop_listening();
+    void end_connections();
 
     Exit exit_ = Exit::running;
     uint64_t holds_ = 0;
     std::vector<std::unique_ptr<Listener>> listeners_;
-    std::unique_ptr<core::Resolver> resolver_;
-    struct Pools;
-    std::unique_ptr<Pools> pools_;
+    std::shared_ptr<core::Resolver> resolver_;
+    std::vector<std::pair<std::string, std::shared_ptr<core::ThreadPool>>> pools_;
     std::unique_ptr<core::Timer> shutdown_timer_;
 };
 

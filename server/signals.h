@@ -1,0 +1,29 @@
+// Signals of this process, turned into bytes on a pipe so that a loop can wait for them beside its
+// descriptors. Used by the master (poll) and by workers (their reactor).
+#pragma once
+
+#include <sys/types.h>
+
+#include "core/result.h"
+
+namespace server {
+
+struct Signals {
+    bool hup = false, usr1 = false, usr2 = false, winch = false, quit = false, term = false,
+         child = false;
+    pid_t hup_from = 0, quit_from = 0, term_from = 0;
+};
+
+enum class SignalUse { master, worker };
+
+// Installs the handlers and makes the pipe; again after a fork, with the signals blocked meanwhile.
+// A worker leaves SIGCHLD alone: its children are those of Lua code.
+core::Result<void> open_signals(SignalUse use);
+int signal_fd();               // readable when something has come
+Signals take_signals();        // what has come since the last call; empties the pipe
+
+// Holds back all of them around a fork.
+void block_signals();
+void unblock_signals();
+
+}  // namespace server
