@@ -40,7 +40,8 @@ class ScenarioServer(Server):
     """A server with the common configuration; parts of it by keyword."""
 
     def setup(self, **parts):
-        defaults = {"workers": 1, "daemon": "off", "log": "access_log off;", "connections": 1024, "main": "", "http": "", "locations": "",
+        defaults = {"workers": 1, "daemon": "off", "log": "access_log off;",
+                    "connections": 1024, "main": "", "http": "", "locations": "",
                     "listen": "listen 127.0.0.1:@PORT@ backlog=1024;",
                     "user": "user root;\n" if os.geteuid() == 0 else ""}
         self.configure(MAIN % {**defaults, **parts})
