@@ -1,0 +1,82 @@
+// The static module: answers with the file that the URI names. Last handler of the content phase.
+#include "core/text.h"
+#include "server/http/core_conf.h"
+#include "server/http/escape.h"
+#include "server/http/open_files.h"
+#include "server/http/request.h"
+
+namespace server {
+
+namespace {
+
+// A folder without its slash: the client is sent to the address with it.
+Verdict redirect_to_folder(Request& request) {
+    core::Slice uri = escape_uri(request.arena, request.uri);
+    core::Appender to(request.arena, uri.size() + request.args.size() + 2);
+    to.append(uri);
+    to.append('/');
+    if (!request.args.empty()) {
+        to.append('?');
+        to.append(request.args);
+    }
+    request.response.location = to.take();
+    return Verdict::reject(301);
+}
+
+Verdict send_file(Request& request, const OpenedFile& file) {
+    Response& response = request.response;
+    response.status = 200;
+    response.content_length = file.size;
+    response.last_modified = file.mtime;
+    if (request.core().etag) response.etag = file_etag(request, file.mtime, file.size);
+    if (!response.content_type_cleared) response.content_type = mime_type(request);
+    response.allow_ranges = true;
+
+    Verdict verdict = request.send_header();
+    if (verdict.kind == Verdict::rejected) return verdict;
+    if (request.header_only || file.size == 0) {
+        verdict = request.send_last();
+    } else {
+        core::Chain body;
+        file.add_to(body, 0, file.size).flags |= core::Buffer::last;
+        verdict = request.send(std::move(body));
+    }
+    return verdict.kind == Verdict::rejected ? verdict : Verdict::finish();
+}
+
+Verdict serve(Request& request) {
+    if (request.method != Method::get && request.method != Method::head &&
+        request.method != Method::post) {
+        return Verdict::reject(405);
+    }
+    if (request.uri.ends_with('/')) return Verdict::decline();
+    core::Slice path = file_path(request, request.uri);
+    if (!path.data()) return Verdict::reject(404);
+
+    OpenedFile file = open_file(request, path);
+    if (file.error) return reject_unopened(request, file, path);
+    if (file.is_directory) return redirect_to_folder(request);
+    if (!file.is_file) {
+        LOG(request.log, crit, 0, "\"%.*s\" is not a regular file", int(path.size()),
+            path.data());
+        return Verdict::reject(404);
+    }
+    if (request.method == Method::post) return Verdict::reject(405);
+    request.body.discard(request);
+    request.log.action = "sending response to client";
+    return send_file(request, file);
+}
+
+constexpr PhaseHandler handlers[] = {{Phase::content, rank::last, serve}};
+
+}  // namespace
+
+extern const Module static_files;
+constinit const Module static_files{
+    .name = "static",
+    .handlers = handlers,
+    .exit_worker = [](Worker&) { forget_open_files(); },
+};
+REGISTER_MODULE(static_files);
+
+}  // namespace server
