@@ -242,8 +242,8 @@ def run_step(connection, running, server, index):
         check(closed == wanted, "connection %s", "closed" if closed else "stays open")
 
 
-def check_log(case, server, offset):
-    flags = case.flags
+def check_log(running, server, offset):
+    flags = {name: running.fill(text, server) for name, text in running.case.flags.items()}
     if "wait" in flags:
         time.sleep(float(flags["wait"]))
     wanted = lines_of(flags.get("error_log", ""))
@@ -256,25 +256,37 @@ def check_log(case, server, offset):
         check(not matches(line, text), "error log has %s\n%s", line, text[-4000:])
 
 
-def watched_files(case):
+def watched_files(running, server):
     """(flag, path, lines) of file_has and file_lacks."""
     found = []
     for flag in ("file_has", "file_lacks"):
-        if flag in case.flags:
-            path, *rest = lines_of(case.flags[flag])
+        if flag in running.case.flags:
+            path, *rest = lines_of(running.fill(running.case.flags[flag], server))
             found.append((flag, path.strip(), rest))
     return found
+
+
+def run_steps(running, server):
+    """All requests on one connection; after one that the server closes, on another."""
+    timeout = float(running.case.flags.get("timeout", "10"))
+    connection = Connection(running.ports[0], timeout=timeout)
+    try:
+        for index in range(len(running.case.steps)):
+            if connection.ended or connection.last_closes:
+                connection.close()
+                connection = Connection(running.ports[0], timeout=timeout)
+            run_step(connection, running, server, index)
+    finally:
+        connection.close()
 
 
 def run_once(running, server):
     case = running.case
     offset = server.size("logs/error.log")
-    watched = [(flag, path, rest, server.size(path)) for flag, path, rest in watched_files(case)]
-    timeout = float(case.flags.get("timeout", "10"))
-    with Connection(running.ports[0], timeout=timeout) as connection:
-        for index in range(len(case.steps)):
-            run_step(connection, running, server, index)
-    check_log(case, server, offset)
+    watched = [(flag, path, rest, server.size(path))
+               for flag, path, rest in watched_files(running, server)]
+    run_steps(running, server)
+    check_log(running, server, offset)
     for flag, path, rest, start in watched:
         has = flag == "file_has"
         wait_until(lambda: all(matches(line, server.read(path, start)) for line in rest),

@@ -48,6 +48,7 @@ class Connection:
             self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.buffer = b""
         self.ended = False
+        self.last_closes = False
 
     def __enter__(self):
         return self
@@ -145,6 +146,7 @@ class Connection:
                 continue
             response.interim = interim
             response.body = self.read_body(response, method)
+            self.last_closes = response.get("Connection", "").lower() == "close"
             return response
 
     def closed(self, timeout=2.0):
