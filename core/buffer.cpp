@@ -117,24 +117,34 @@ Buffer& Chain::add(Slice bytes, Owner* owner, uint8_t flags) {
     return *buffer;
 }
 
-void Chain::add_copy(Slice bytes) {
-    // The tail's chunk can be written on only by whoever owns its unused end: the last buffer in it.
-    if (tail_ && !tail_->is_file() && tail_->owner && tail_->owner->release == release_chunk) {
-        auto* chunk = static_cast<Chunk*>(tail_->owner);
-        if (tail_->end == chunk->data() + chunk->used && !(tail_->flags & Buffer::last)) {
-            size_t part = std::min(bytes.size(), chunk->room());
-            std::memcpy(chunk->data() + chunk->used, bytes.data(), part);
-            chunk->used += uint32_t(part);
-            tail_->end += part;
-            bytes.remove_prefix(part);
-        }
+// The tail's chunk, when the tail is the last buffer in it: only that one may grow.
+Chunk* Chain::writable_tail() const {
+    if (!tail_ || tail_->is_file() || !tail_->owner || (tail_->flags & Buffer::last)) return nullptr;
+    if (tail_->owner->release != release_chunk) return nullptr;
+    auto* chunk = static_cast<Chunk*>(tail_->owner);
+    return tail_->end == chunk->data() + chunk->used ? chunk : nullptr;
+}
+
+char* Chain::reserve(size_t count) {
+    Chunk* chunk = writable_tail();
+    if (!chunk || chunk->room() < count) {
+        chunk = Chunk::take();
+        add({chunk->data(), 0}, chunk);
     }
+    return chunk->data() + chunk->used;
+}
+
+void Chain::commit(size_t count) {
+    static_cast<Chunk*>(tail_->owner)->used += uint32_t(count);
+    tail_->end += count;
+}
+
+void Chain::add_copy(Slice bytes) {
     while (!bytes.empty()) {
-        Chunk* chunk = Chunk::take();
-        size_t part = std::min(bytes.size(), chunk->room());
-        std::memcpy(chunk->data(), bytes.data(), part);
-        chunk->used = uint32_t(part);
-        add({chunk->data(), part}, chunk);
+        Chunk* chunk = writable_tail();
+        size_t part = std::min(bytes.size(), chunk && chunk->room() ? chunk->room() : Chunk::capacity);
+        std::memcpy(reserve(part), bytes.data(), part);
+        commit(part);
         bytes.remove_prefix(part);
     }
 }

@@ -97,6 +97,10 @@ class Chain {
     Buffer& add_from_request(Slice bytes) { return add(bytes, nullptr, Buffer::in_request); }
     // Appends a copy, in pooled chunks (joined to the tail's chunk where that has room).
     void add_copy(Slice bytes);
+    // Room for `count` bytes (at most Chunk::capacity) at the end of the chain, to be written by the
+    // caller and then counted in with commit().
+    char* reserve(size_t count);
+    void commit(size_t count);
     // Appends [from, to) of a file; takes over one reference.
     Buffer& add_file(OpenFile* file, int64_t from, int64_t to);
     // Appends an empty buffer with flags (last, flush, sync).
@@ -117,6 +121,7 @@ class Chain {
 
   private:
     void link(Buffer* buffer);
+    Chunk* writable_tail() const;
 
     Buffer* head_ = nullptr;
     Buffer* tail_ = nullptr;

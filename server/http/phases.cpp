@@ -57,6 +57,7 @@ void add_phase(std::vector<Step>& steps, Phase phase, const std::vector<Candidat
 Verdict route(Request& request) {
     Verdict verdict = find_config(request);
     if (verdict.is(Verdict::rejected) || verdict.is(Verdict::redirected)) return verdict;
+    request.use_location_log();
     request.steps = request.location->steps.data();
     request.cursor = 0;
     return Verdict::redirect();
@@ -273,7 +274,7 @@ Verdict Request::named_location(core::Slice name) {
         uri_changed = false;
         clear_states();
         location = candidate.get();
-        log.log = location->core->error_log ? location->core->error_log.get() : log.log;
+        use_location_log();
         restart(candidate->steps.data(), 0);
         return Verdict::redirect();
     }

@@ -14,6 +14,7 @@
 #include "core/reactor.h"
 #include "server/config.h"
 #include "server/http/body.h"
+#include "server/http/core_conf.h"
 #include "server/http/headers.h"
 #include "server/module.h"
 #include "server/verdict.h"
@@ -150,6 +151,10 @@ class Request : public core::ListNode {
     Verdict named_location(core::Slice name);
     // After a rewrite: routes again in the post_rewrite phase.
     void set_uri(core::Slice uri);               // also finds the extension
+
+    void use_location_log() {                    // the error_log of where it now is
+        if (const auto& own = core().error_log) log.log = own.get();
+    }
 
     // ---- output (filters.cpp) ----
     // Runs the header filters and sends the head. passed, or rejected. A filter that waits holds

@@ -1,0 +1,58 @@
+// What all protocols' connections share.
+#include "server/http/connection.h"
+
+#include <sys/socket.h>
+
+#include "core/clock.h"
+#include "server/config.h"
+#include "server/http/core_conf.h"
+#include "server/http/h1.h"
+#include "server/worker.h"
+
+namespace server {
+
+namespace {
+
+void describe_connection(const void* subject, core::LogLine& line) {
+    const auto& connection = *static_cast<const Connection*>(subject);
+    char room[128];
+    line.append(", client: ");
+    line.append(connection.peer.ip_into(room, sizeof room));
+    line.append(", server: ");
+    line.append(connection.listen.text);
+}
+
+}  // namespace
+
+Connection::Connection(Worker& by, ListenAddress& on, core::Fd fd, const core::Address& from)
+    : stream(std::move(fd)),
+      worker(by),
+      listen(on),
+      peer(from),
+      serial(by.next_serial()),
+      opened_ms(core::Clock::wall_ms()),
+      destruction_([](void* it) { delete static_cast<Connection*>(it); }, this) {
+    log = core::process_log();
+    const auto& error_log = listen.default_server->root.core->error_log;
+    if (error_log) log.log = error_log.get();
+    log.connection = serial;
+    log.describe = describe_connection;
+    log.subject = this;
+    worker.connections.push_back(*this);
+    ++worker.connection_count;
+}
+
+Connection::~Connection() { worker.connection_ended(*this); }
+
+const core::Address& Connection::local() {
+    if (local_.size == 0) local_ = core::local_address(stream.fd());
+    return local_;
+}
+
+void Connection::accept(Worker& worker, ListenAddress& listen, core::Fd fd,
+                        const core::Address& peer) {
+    auto* connection = new H1(worker, listen, std::move(fd), peer);
+    if (!connection->begin()) connection->close();
+}
+
+}  // namespace server

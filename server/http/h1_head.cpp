@@ -1,0 +1,341 @@
+// The head gate, and the chunk decoder behind it.
+#include "server/http/h1_head.h"
+
+#include <llhttp.h>
+
+#include <cstring>
+#include <new>
+
+#include "core/text.h"
+#include "server/http/core_conf.h"
+#include "server/http/h1_request_line.h"
+#include "server/http/request.h"
+
+#if !defined(LLHTTP_STRICT_MODE) || !LLHTTP_STRICT_MODE
+#error "llhttp must be built strict (LLHTTP_STRICT_MODE=1): its loose mode is open to smuggling"
+#endif
+
+namespace server {
+
+HeadScan::Result HeadScan::bad(int status, const char* why) {
+    status_ = uint16_t(status);
+    why_ = why;
+    return Result::bad;
+}
+
+// A line longer than a buffer is refused before its end has arrived.
+HeadScan::Result HeadScan::line_length(size_t length, const HeadLimits& limits) {
+    if (length <= limits.line_max) return Result::incomplete;
+    if (!line_seen_) return bad(414, "client sent too long URI");
+    return bad(494, "client sent too long header line");
+}
+
+// What cannot be the start of a request is refused at once (a TLS hello on a plain port), not when
+// its line ends, which it may never do.
+HeadScan::Result HeadScan::first_bytes(core::Slice bytes) {
+    for (char c : bytes) {
+        if (c == ' ') break;
+        bool token = (c >= 'A' && c <= 'Z') || c == '_' || c == '-' || c == '\r';
+        if (!token) return bad(400, "client sent invalid method");
+    }
+    return Result::incomplete;
+}
+
+HeadScan::Result HeadScan::scan(core::Slice bytes, const HeadLimits& limits) {
+    for (;;) {
+        const char* from = bytes.data() + searched_;
+        auto* newline = static_cast<const char*>(std::memchr(from, '\n', bytes.size() - searched_));
+        if (!newline) {
+            searched_ = bytes.size();
+            if (bytes.size() > limits.total_max) {
+                return bad(494, "client sent too large request header");
+            }
+            if (!line_seen_ && first_bytes(bytes.substr(at_)) == Result::bad) return Result::bad;
+            return line_length(bytes.size() - at_, limits);
+        }
+        size_t end = size_t(newline - bytes.data());
+        bool crlf = end > at_ && bytes[end - 1] == '\r';
+        size_t length = end - at_ - crlf;
+        size_t line = at_;
+        at_ = searched_ = end + 1;
+        if (length == 0 && !line_seen_) {       // blank lines before the request line
+            if (at_ > limits.total_max) return bad(400, "client sent too many empty lines");
+            start_ = at_;
+            continue;
+        }
+        if (line_length(length, limits) == Result::bad) return Result::bad;
+        if (at_ > limits.total_max) return bad(494, "client sent too large request header");
+        if (!line_seen_) {
+            if (first_bytes(bytes.substr(line, length)) == Result::bad) return Result::bad;
+            lf_only_ = !crlf;
+            line_end_ = line + length;
+            block_ = at_;
+        } else if (crlf == lf_only_) {
+            return bad(400, "client sent header lines with mixed line ends");
+        } else if (length > 0 && (bytes[line] == ' ' || bytes[line] == '\t')) {
+            return bad(400, "client sent folded header line");
+        }
+        line_seen_ = true;
+        if (length == 0) return Result::complete;
+    }
+}
+
+namespace {
+
+// What llhttp's callbacks write to; `parser->data` points here.
+struct BlockReader {
+    Request* request;
+    core::Slice name;
+    core::Slice value;
+    HeadError error;
+    int count = 0;
+    int count_max = 1000;
+    bool in_trailers = false;
+    // chunk decoding
+    bool complete = false;
+    bool progress = false;
+    size_t extension_bytes = 0;
+};
+constexpr size_t extension_bytes_max = 4096;
+
+BlockReader& reader(llhttp_t* parser) { return *static_cast<BlockReader*>(parser->data); }
+
+int refuse(BlockReader& in, int status, const char* why) {
+    if (!in.error.status) in.error = {status, why};
+    return -1;
+}
+
+// Transfer-Encoding must be exactly "chunked", once. A list in which "chunked" is misplaced is
+// malformed; another coding is one we do not have.
+int check_transfer_encoding(BlockReader& in) {
+    Request& request = *in.request;
+    if (request.head.version < 11) {
+        return refuse(in, 400, "client sent HTTP/1.0 request with \"Transfer-Encoding\" header");
+    }
+    if (request.headers.has(HeaderId::transfer_encoding)) {
+        return refuse(in, 400, "client sent duplicate \"Transfer-Encoding\" header");
+    }
+    if (core::iequals(in.value, "chunked")) return 0;
+    bool list = in.value.find(',') != core::Slice::npos;
+    bool last = in.value.size() > 9 && core::iequals(in.value.substr(in.value.size() - 9), ", chunked");
+    if (in.value.empty() || (list && (!last || in.value[0] == ',' ||
+                                      core::ifind(in.value, "chunked") != in.value.size() - 7 ||
+                                      in.value.find('"') != core::Slice::npos))) {
+        return refuse(in, 400, "client sent invalid \"Transfer-Encoding\" header");
+    }
+    return refuse(in, 501, "client sent unknown \"Transfer-Encoding\"");
+}
+
+int check_content_length(BlockReader& in) {
+    Request& request = *in.request;
+    if (request.headers.has(HeaderId::content_length)) {
+        return refuse(in, 400, "client sent duplicate \"Content-Length\" header");
+    }
+    auto length = core::parse_number(in.value, INT64_MAX);
+    if (!length) return refuse(in, 400, "client sent invalid \"Content-Length\" header");
+    request.head.content_length = int64_t(*length);
+    return 0;
+}
+
+// A name of letters, digits and hyphens (and underscores when the server takes them). Others are
+// tokens to the RFC but not to what stands behind us: dropped or refused.
+bool is_plain_name(core::Slice name, bool underscores) {
+    for (char c : name) {
+        if (core::is_alpha(c) || core::is_digit(c) || c == '-') continue;
+        if (c == '_' && underscores) continue;
+        return false;
+    }
+    return true;
+}
+
+int take_field(BlockReader& in) {
+    Request& request = *in.request;
+    in.value = core::trim(in.value);
+    if (in.name.empty()) return refuse(in, 400, "client sent invalid header line");
+    if (++in.count > in.count_max) return refuse(in, 400, "client sent too many header lines");
+    if (in.in_trailers) {
+        request.trailers.add(in.name, in.value);
+        return 0;
+    }
+    HeaderId id = header_id(in.name);
+    int checked = 0;
+    if (id == HeaderId::other) {
+        const CoreConf& conf = *request.server->root.core;
+        if (!is_plain_name(in.name, conf.underscores_in_headers)) {
+            LOG(request.log, info, 0, "client sent invalid header line: \"%.*s: %.*s\"",
+                int(in.name.size()), in.name.data(), int(in.value.size()), in.value.data());
+            return conf.ignore_invalid_headers ? 0 : refuse(in, 400, "client sent invalid header line");
+        }
+    } else if (id == HeaderId::content_length) {
+        checked = check_content_length(in);
+    } else if (id == HeaderId::transfer_encoding) {
+        checked = check_transfer_encoding(in);
+    } else if (id == HeaderId::host && request.headers.has(HeaderId::host)) {
+        return refuse(in, 400, "client sent duplicate host header");
+    }
+    if (checked != 0) return checked;
+    request.headers.add(in.name, in.value, id);
+    return 0;
+}
+
+int on_field(llhttp_t* parser, const char* at, size_t size) {
+    reader(parser).name = {at, size};
+    reader(parser).value = {};
+    return 0;
+}
+
+int on_value(llhttp_t* parser, const char* at, size_t size) {
+    reader(parser).value = {at, size};
+    return 0;
+}
+
+int on_value_complete(llhttp_t* parser) { return take_field(reader(parser)); }
+
+int on_headers_complete(llhttp_t* parser) {
+    parser->upgrade = 0;               // no tunnel before our own 101
+    reader(parser).in_trailers = true;
+    return 0;
+}
+
+int on_body(llhttp_t* parser, const char* at, size_t size) {
+    BlockReader& in = reader(parser);
+    in.progress = true;
+    in.request->body.receive(*in.request, {at, size}, false);
+    return 0;
+}
+
+int on_chunk(llhttp_t* parser) {
+    BlockReader& in = reader(parser);
+    in.progress = true;
+    if (parser->content_length > uint64_t(INT64_MAX)) return refuse(in, 413, "chunk too large");
+    return 0;
+}
+
+int on_extension(llhttp_t* parser, const char*, size_t size) {
+    BlockReader& in = reader(parser);
+    in.extension_bytes += size;
+    if (in.extension_bytes <= extension_bytes_max) return 0;
+    return refuse(in, 400, "client sent too long chunk extension");
+}
+
+int on_complete(llhttp_t* parser) {
+    reader(parser).complete = true;
+    return HPE_PAUSED;
+}
+
+const llhttp_settings_t& head_settings() {
+    static const llhttp_settings_t settings = [] {
+        llhttp_settings_t made;
+        llhttp_settings_init(&made);
+        made.on_header_field = on_field;
+        made.on_header_value = on_value;
+        made.on_header_value_complete = on_value_complete;
+        made.on_headers_complete = on_headers_complete;
+        made.on_body = on_body;
+        made.on_chunk_header = on_chunk;
+        made.on_chunk_extension_name = on_extension;
+        made.on_chunk_extension_value = on_extension;
+        made.on_message_complete = on_complete;
+        return made;
+    }();
+    return settings;
+}
+
+// A parser that has already read the request line "POST / HTTP/1.x": the gate reads request lines
+// itself (methods and bytes that strict llhttp does not take), and for the header block and the
+// framing the line's version is all that matters.
+const llhttp_t& primed_parser(bool http_1_0) {
+    static const auto prime = [](const char* line) {
+        llhttp_t parser;
+        llhttp_init(&parser, HTTP_REQUEST, &head_settings());
+        llhttp_execute(&parser, line, std::strlen(line));
+        return parser;
+    };
+    static const llhttp_t parser_1_1 = prime("POST / HTTP/1.1\r\n");
+    static const llhttp_t parser_1_0 = prime("POST / HTTP/1.0\r\n");
+    return http_1_0 ? parser_1_0 : parser_1_1;
+}
+
+// A header block whose lines end in LF, with CRLF instead.
+core::Slice with_crlf(Request& request, core::Slice block) {
+    core::Appender text(request.arena, block.size() + 64);
+    for (char c : block) {
+        if (c == '\n') text.append('\r');
+        text.append(c);
+    }
+    return text.take();
+}
+
+HeadError check_framing(Request& request) {
+    bool chunked = request.headers.has(HeaderId::transfer_encoding);
+    if (chunked && request.head.content_length >= 0) {
+        return {400, "client sent \"Content-Length\" and \"Transfer-Encoding\" headers"};
+    }
+    request.body.chunked = chunked;
+    request.body.content_length = request.head.content_length;
+    core::Slice expect = request.headers.value(HeaderId::expect);
+    request.body.expects_continue =
+        request.body.present() && request.head.version >= 11 && core::iequals(expect, "100-continue");
+    return {};
+}
+
+}  // namespace
+
+HeadError parse_head(Request& request, core::Slice bytes, const HeadScan& scan,
+                     llhttp__internal_s** parser) {
+    core::Slice line = bytes.substr(scan.start(), scan.line_end() - scan.start());
+    if (HeadError error = parse_request_line(request, line); error.status) return error;
+    core::Slice block = bytes.substr(scan.block(), scan.end() - scan.block());
+    if (scan.lf_only()) block = with_crlf(request, block);
+
+    BlockReader in{&request, {}, {}, {}};
+    in.count_max = int(*request.server->root.core->max_headers);
+    llhttp_t local = primed_parser(request.head.version == 10);
+    local.data = &in;
+    llhttp_errno_t result = llhttp_execute(&local, block.data(), block.size());
+    if (in.error.status) return in.error;
+    if (result != HPE_OK && result != HPE_PAUSED) return {400, "client sent invalid header line"};
+    if (HeadError error = check_framing(request); error.status) return error;
+    if (HeadError error = check_host(request); error.status) return error;
+    if (request.body.chunked) {
+        auto* kept = request.arena.make<BlockReader>(in);
+        *parser = request.arena.make<llhttp_t>(local);
+        (*parser)->data = kept;
+        kept->in_trailers = true;
+        kept->count = 0;
+    }
+    return {};
+}
+
+ChunkResult decode_chunks(Request& request, llhttp__internal_s* parser, core::Slice bytes) {
+    // Fed in pieces, so that a run of framing bytes which leads to nothing is noticed: two pieces
+    // without a chunk, a byte of body or the end are more than any size line needs.
+    constexpr size_t piece_bytes = 2048;
+    BlockReader& in = reader(parser);
+    in.request = &request;
+    ChunkResult result;
+    while (result.used < bytes.size() && !in.complete) {
+        size_t piece = std::max<size_t>(piece_bytes, std::min<uint64_t>(parser->content_length, 1 << 20));
+        piece = std::min(piece, bytes.size() - result.used);
+        const char* from = bytes.data() + result.used;
+        bool was_moving = std::exchange(in.progress, false);
+        llhttp_errno_t error = llhttp_execute(parser, from, piece);
+        if (error == HPE_PAUSED && in.complete) {
+            result.used += size_t(llhttp_get_error_pos(parser) - from);
+            break;
+        }
+        if (error != HPE_OK) {
+            result.status = in.error.status ? in.error.status : 400;
+            return result;
+        }
+        result.used += piece;
+        if (!in.progress && !was_moving && piece == piece_bytes) {
+            result.status = 400;
+            return result;
+        }
+    }
+    result.complete = in.complete;
+    return result;
+}
+
+}  // namespace server
