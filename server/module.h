@@ -71,6 +71,7 @@ enum class FilterSlot : uint8_t {
     charset,
     gzip,
     range_header,
+    trailers,       // add_trailer: the fields behind the body
     count,
 };
 
