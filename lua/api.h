@@ -61,6 +61,7 @@ std::span<const LuaApi* const> lua_apis();
 
 // `lua_compat openresty` is set.
 bool compat_openresty();
+void set_compat_openresty(bool on);
 // May a call with this mask be made in the task's phase?
 inline bool allowed(const LuaTask& task, PhaseMask phases) {
     return (task.phase_bit() & phases) || !compat_openresty();

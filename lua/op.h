@@ -14,14 +14,16 @@ namespace lua {
 
 class Op {
   public:
+    static constexpr int again = -1;
+
     Op(const Op&) = delete;
     Op& operator=(const Op&) = delete;
     virtual ~Op() = default;
 
-    // Called by the scheduler just before the thread goes on, on a stack of no values: pushes what
-    // the call returns and says how many. May raise (luaL_error) as if the call itself had. The Op
-    // is destroyed after it returned. To wait again from here, return await<Other>(L, …): it
-    // replaces this Op, so touch no member afterwards.
+    // Called by the scheduler just before the thread goes on, on a stack with nothing of interest:
+    // pushes what the call returns and says how many. Must not raise. The Op is destroyed after it
+    // returned. `again`: it waits on (it pushed nothing and will complete() once more). It may end
+    // the task (task().stop()): then its results do not matter.
     virtual int push_results(lua_State* L) = 0;
 
     // What it waits for, for the status page ("sleep").
@@ -30,8 +32,8 @@ class Op {
   protected:
     explicit Op(LuaThread& thread) : thread_(thread) {}
 
-    // It is done: queues the thread. Called once, from a callback of the loop or from the
-    // constructor; never resumes inside. The Op may be destroyed any time later in this turn.
+    // It is done: queues the thread. Called from a callback of the loop or from the constructor;
+    // never resumes inside. The Op may be destroyed any time later in this turn.
     void complete() { scheduler_queue(thread_); }
     LuaThread& thread() const { return thread_; }
     LuaTask& task() const { return *thread_.task; }
@@ -45,8 +47,8 @@ class Op {
 template <class O, class... Args>
 int await(lua_State* L, Args&&... args) {
     LuaThread& thread = waiting_thread(L);
-    void* room = thread.op_room(sizeof(O));
-    thread.pending = new (room) O(thread, std::forward<Args>(args)...);
+    thread.state = LuaThread::waiting;     // before the constructor, which may complete()
+    thread.pending = new (thread.op_room(sizeof(O))) O(thread, std::forward<Args>(args)...);
     return yield_for_op(L);
 }
 

@@ -1,6 +1,6 @@
-// LuaVm: one LuaJIT virtual machine with the ngx API in it. The process has one, made in the master
-// before init_by_lua and inherited by the workers' fork; with lua_code_cache off a request has its
-// own as well. Owns the cache of idle coroutines.
+// LuaVm: one LuaJIT virtual machine with the ngx API in it. A configuration has one, made in the
+// master before init_by_lua and inherited by the workers' fork; with lua_code_cache off a request
+// has its own as well. Owns the cache of idle coroutines.
 #pragma once
 
 #include <memory>
@@ -16,45 +16,62 @@
 
 namespace lua {
 
+struct LuaMainConf;
+
 class LuaVm {
   public:
-    // A machine with every API installed and resty.core loaded. Errors of resty.core are logged,
+    struct Options {
+        std::string package_path, package_cpath;   // as written; "" leaves LuaJIT's own
+        std::string prefix;                        // for $prefix
+        size_t coroutines_max = 1024;              // idle ones kept
+        const core::LogContext* log = nullptr;
+    };
+    // A machine with every API installed and resty.core loaded. That resty.core fails is logged,
     // as upstream does; what cannot be made at all is the Result's error.
-    static core::Result<std::unique_ptr<LuaVm>> create(const core::LogContext& log);
+    static core::Result<std::unique_ptr<LuaVm>> create(const Options& options);
     ~LuaVm();
     LuaVm(const LuaVm&) = delete;
     LuaVm& operator=(const LuaVm&) = delete;
 
     // The process's machine; null when the configuration needs no Lua.
-    static LuaVm* current();
-    static void set_current(LuaVm* vm);
+    static LuaVm* current() { return current_; }
+    static void set_current(LuaVm* vm) { current_ = vm; }
 
     lua_State* L = nullptr;                    // main thread; exdata null
     core::List<LuaTask> tasks;                 // worker-owned ones
 
-    // A coroutine from the cache, or a new one; anchored in the registry. give_back() resets it.
+    // A coroutine from the cache, or a new one; anchored.
     struct Coroutine { lua_State* L; int anchor; };
     Coroutine take_coroutine();
     // `clean`: it returned normally and only its stack is to be emptied.
     void give_back(Coroutine coroutine, bool clean);
+    // Keeps the coroutine at the top of `from`'s stack (it stays there) alive until release().
+    int anchor(lua_State* from);
+    void release(int anchor);
 
-    // The base of anchors' table in the registry: coroutines are anchored there, not in the registry
-    // itself, whose references third-party code uses.
-    int coroutines_ref = LUA_NOREF;
+    // Forgets a request's ngx.ctx table.
+    void release_context(int ctx_ref);
 
   private:
     LuaVm() = default;
-    void set_paths();
+    void set_paths(const Options& options);
+    bool run_text(const char* text, size_t size, const char* name, int arguments);
     void install_api();
+    void install_searcher();
+    void load_core(const core::LogContext& log);
     void guard_globals();
 
+    inline static LuaVm* current_ = nullptr;
     std::vector<Coroutine> idle_;
+    size_t idle_max_ = 1024;
+    int coroutines_ref_ = LUA_NOREF;           // the anchors' table in the registry
 };
 
 // Proves that luaL_error runs C++ destructors on this build; called once at boot.
 bool errors_unwind();
 
-// Logs "PREFIX error: message" for a failed load or call, the message being on top of L; pops it.
-void log_lua_error(const core::LogContext& log, lua_State* L, const char* prefix);
+// Calls the function at the top of L (no arguments, no results) with a traceback. False: "PREFIX
+// error: message" was logged.
+bool call_main(lua_State* L, const core::LogContext& log, const char* prefix);
 
 }  // namespace lua
