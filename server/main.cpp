@@ -1,0 +1,278 @@
+// The program: reads the command line, then tests a configuration, signals a running server, or
+// becomes one.
+#include <signal.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <CLI/CLI.hpp>
+#include <cerrno>
+#include <cstdio>
+#include <cstdlib>
+#include <filesystem>
+
+#include "core/clock.h"
+#include "core/log.h"
+#include "core/text.h"
+#include "server/config.h"
+#include "server/features.h"
+#include "server/main_conf.h"
+#include "server/master.h"
+#include "server/process_setup.h"
+#include "server/status.h"
+#include "server/worker_control.h"
+
+namespace {
+
+using server::Configuration;
+using server::LoadOptions;
+using server::MainConf;
+
+struct Command {
+    bool help = false, version = false, version_and_build = false;
+    bool test = false, dump = false, quiet = false;
+    std::string signal;
+    std::string prefix;
+    std::string conf;
+    std::string error_log;
+    std::vector<std::string> globals;
+};
+
+void say(const std::string& text) { std::fprintf(stderr, "nginx: %s\n", text.c_str()); }
+
+void declare(CLI::App& app, Command& command) {
+    app.set_help_flag();
+    app.add_flag("-h,-?", command.help, "this help");
+    app.add_flag("-v", command.version, "show version and exit");
+    app.add_flag("-V", command.version_and_build, "show version and build options, then exit");
+    app.add_flag("-t", command.test, "test configuration and exit");
+    app.add_flag("-T", command.dump, "test configuration, print it and exit");
+    app.add_flag("-q", command.quiet, "suppress non-error messages during configuration testing");
+    app.add_option("-s", command.signal,
+                   "send signal to the master process: stop, quit, reopen, reload");
+    app.add_option("-p", command.prefix, "set prefix path (default: " RESTY_PREFIX ")");
+    app.add_option("-e", command.error_log, "set error log file (default: logs/error.log)");
+    app.add_option("-c", command.conf, "set configuration file (default: " RESTY_CONF ")");
+    app.add_option("-g", command.globals, "set global directives out of configuration file")
+        ->allow_extra_args(false);
+}
+
+bool exists(const std::string& path) {
+    struct stat status;
+    return ::stat(path.c_str(), &status) == 0;
+}
+
+std::string absolute(const std::string& path) {
+    std::error_code ignored;
+    return std::filesystem::absolute(path, ignored).lexically_normal().string();
+}
+
+std::string as_folder(std::string path) {
+    if (path.empty() || path.back() != '/') path += '/';
+    return path;
+}
+
+// -c, relative to the prefix as in nginx, else to where we are; without it the file that is
+// installed, or with a prefix of one's own conf/nginx.conf (conf/server.conf) below it.
+std::string conf_path(const Command& command, const std::string& prefix) {
+    if (!command.conf.empty()) {
+        if (command.conf[0] == '/') return command.conf;
+        bool here = command.prefix.empty() || !exists(prefix + command.conf);
+        return here && exists(command.conf) ? absolute(command.conf) : prefix + command.conf;
+    }
+    if (command.prefix.empty()) return RESTY_CONF;
+    if (!exists(prefix + "conf/nginx.conf") && exists(prefix + "conf/server.conf")) {
+        return prefix + "conf/server.conf";
+    }
+    return prefix + "conf/nginx.conf";
+}
+
+// Without -p: the prefix that was installed; for a binary that was not, the folder that holds the
+// configuration's "conf" folder, or the configuration itself.
+std::string default_prefix(const Command& command) {
+    if (exists(RESTY_PREFIX) || command.conf.empty()) return as_folder(RESTY_PREFIX);
+    std::filesystem::path folder = std::filesystem::path(absolute(command.conf)).parent_path();
+    if (folder.filename() == "conf") folder = folder.parent_path();
+    return as_folder(folder.string());
+}
+
+LoadOptions load_options(const Command& command) {
+    LoadOptions options;
+    options.prefix = command.prefix.empty() ? default_prefix(command)
+                                            : as_folder(absolute(command.prefix));
+    options.path = conf_path(command, options.prefix);
+    options.error_log = command.error_log;
+    options.globals = command.globals;
+    options.test_only = command.test;
+    return options;
+}
+
+// Until a configuration says otherwise: -e, or logs/error.log where that can be written.
+bool open_first_log(const Command& command, const LoadOptions& options) {
+    static core::Log& log = *new core::Log;
+    std::string target = command.error_log.empty() ? "logs/error.log" : command.error_log;
+    core::LogSinkError error;
+    core::set_log_echo("nginx");
+    auto sink = core::open_log_sink(target, options.prefix, error);
+    if (!sink) {
+        std::fprintf(stderr, "nginx: [alert] could not open error log file: %s (%d: %s)\n",
+                     error.what.c_str(), error.system_error, core::error_name(error.system_error));
+        return command.error_log.empty();
+    }
+    log.add(std::move(sink), core::Level::notice);
+    core::process_log().log = &log;
+    return true;
+}
+
+int fail(const std::string& why) {
+    LOG(core::process_log(), emerg, 0, "%s", why.c_str());
+    return 1;
+}
+
+void dump(const conf::Tree& tree) {
+    for (size_t i = 0; i < tree.files.size(); ++i) {
+        std::printf("# configuration file %s:\n", tree.files[i]->c_str());
+        std::fwrite(tree.texts[i]->data(), 1, tree.texts[i]->size(), stdout);
+        std::printf("\n");
+    }
+    std::fflush(stdout);
+}
+
+int test_failed(const LoadOptions& options, const std::string& why) {
+    LOG(core::process_log(), emerg, 0, "%s", why.c_str());
+    say("configuration file " + options.path + " test failed");
+    return 1;
+}
+
+int test(const Command& command, const LoadOptions& options) {
+    auto loaded = Configuration::load(options);
+    if (!loaded) return test_failed(options, loaded.error().what);
+    auto& conf = (*loaded)->main<MainConf>(server::main_module);
+    if (!command.quiet) say("the configuration file " + options.path + " syntax is ok");
+    auto usable = server::test_pid_file(conf.pid.value);
+    if (usable) usable = server::ListenSockets::test(**loaded);
+    if (!usable) return test_failed(options, usable.error().what);
+    if (!command.quiet) say("configuration file " + options.path + " test is successful");
+    if (command.dump) dump((*loaded)->tree());
+    return 0;
+}
+
+int signal_number(const std::string& name) {
+    if (name == "stop") return SIGTERM;
+    if (name == "quit") return SIGQUIT;
+    if (name == "reopen") return SIGUSR1;
+    if (name == "reload") return SIGHUP;
+    return 0;
+}
+
+int signal_failed(core::Level level, int error, const std::string& what) {
+    core::log_write(core::process_log(), level, error, "%s", what.c_str());
+    // Levels that are not shown while the process starts.
+    return 1;
+}
+
+int send_signal(const Command& command, LoadOptions options) {
+    options.test_only = true;
+    auto loaded = Configuration::load(options);
+    if (!loaded) return fail(loaded.error().what);
+    LOG(core::process_log(), notice, 0, "signal process started");
+    const std::string& path = (*loaded)->main<MainConf>(server::main_module).pid.value;
+    std::FILE* file = std::fopen(path.c_str(), "re");
+    if (!file) {
+        return signal_failed(core::Level::error, errno, "open() \"" + path + "\" failed");
+    }
+    char room[64] = "";
+    size_t size = std::fread(room, 1, sizeof room - 1, file);
+    std::fclose(file);
+    while (size > 0 && (room[size - 1] == '\n' || room[size - 1] == '\r')) --size;
+    auto pid = core::parse_number({room, size}, INT32_MAX);
+    if (!pid || *pid == 0) {
+        return signal_failed(core::Level::error, 0, "invalid PID number \"" +
+                                                        std::string(room, size) + "\" in \"" +
+                                                        path + "\"");
+    }
+    int number = signal_number(command.signal);
+    if (::kill(pid_t(*pid), number) == 0) return 0;
+    return signal_failed(core::Level::alert, errno,
+                         core::format("kill(%d, %d) failed", int(*pid), number));
+}
+
+// Everything that can fail with a message to whoever typed the command, before going into the
+// background.
+core::Result<void> prepare(server::ServerProcess& process) {
+    auto shared = server::open_status();
+    if (!shared) return shared;
+    if (const char* list = std::getenv("NGINX")) {
+        process.sockets.inherit(list);
+        process.parent = ::getppid();
+        ::unsetenv("NGINX");
+    }
+    auto loaded = Configuration::load(process.options);
+    if (!loaded) return loaded.take_error();
+    process.configuration = std::move(*loaded);
+    core::process_log().log = &process.configuration->error_log;
+    auto& conf = process.configuration->main<MainConf>(server::main_module);
+    process.pid_path = conf.pid.value;
+    int workers = conf.master_process.value ? conf.worker_processes : 1;
+    auto opened = process.sockets.open(*process.configuration, workers);
+    if (!opened) return opened;
+    process.sockets.commit();
+    return server::init_process(*process.configuration);
+}
+
+int serve(const LoadOptions& options) {
+    server::ServerProcess process{.options = options};
+    auto ready = prepare(process);
+    if (!ready) return fail(ready.error().what);
+    auto& conf = process.configuration->main<MainConf>(server::main_module);
+    LOG(core::process_log(), notice, 0, "openresty/%s (resty-server/%s)",
+        server::openresty_version, RESTY_VERSION);
+    process.daemonized = process.sockets.inherited();
+    if (conf.daemon.value && !process.sockets.inherited()) {
+        auto done = server::daemonize();
+        if (!done) return fail(done.error().what);
+        process.daemonized = true;
+    }
+    auto written = server::write_pid_file(process.pid_path);
+    if (!written) return fail(written.error().what);
+    server::redirect_stderr(*process.configuration);
+    core::set_log_echo(nullptr);
+    if (!conf.master_process.value) return server::run_single(process);
+    return server::Master(process).run();
+}
+
+int run(const Command& command) {
+    LoadOptions options = load_options(command);
+    if (!command.signal.empty() && !signal_number(command.signal)) {
+        say("invalid option: \"-s " + command.signal + "\"");
+        return 1;
+    }
+    core::Clock::update();
+    if (!open_first_log(command, options)) return 1;
+    if (command.test) return test(command, options);
+    if (!command.signal.empty()) return send_signal(command, options);
+    return serve(options);
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+    Command command;
+    CLI::App app;
+    declare(app, command);
+    try {
+        app.parse(argc, argv);
+    } catch (const CLI::ParseError& error) {
+        say(std::string("invalid option: ") + error.what());
+        return 1;
+    }
+    command.test |= command.dump;
+    if (command.help || command.version || command.version_and_build) {
+        std::string text = server::version_line() + "\n";
+        if (command.version_and_build) text += server::build_lines();
+        if (command.help) text += "\n" + app.help();
+        std::fputs(text.c_str(), stderr);
+        return 0;
+    }
+    server::init_title(argc, argv);
+    return run(command);
+}

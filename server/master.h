@@ -1,0 +1,105 @@
+// The master process: starts workers, replaces those that die, and does what signals ask for. Called
+// by main; process.md beside this file tells the whole story.
+#pragma once
+
+#include <sys/types.h>
+
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "server/config.h"
+#include "server/listen_sockets.h"
+#include "server/signals.h"
+
+namespace server {
+
+// What main hands over: a configuration that is loaded, its sockets open.
+struct ServerProcess {
+    LoadOptions options;
+    std::unique_ptr<Configuration> configuration;
+    ListenSockets sockets;
+    std::string pid_path;
+    bool daemonized = false;
+    pid_t parent = 0;             // of a binary upgrade: the old master
+};
+
+// Loads the configuration anew and opens its sockets; the process is unchanged when that fails
+// (which has been logged).
+bool load_again(ServerProcess& process);
+// Runs the modules' init_process.
+core::Result<void> init_process(Configuration& configuration);
+// Removes the pid file and the files of Unix sockets, as far as they are this process's.
+void clean_up(ServerProcess& process, bool upgraded);
+
+// Everything in one process (master_process off). Returns the exit status.
+int run_single(ServerProcess& process);
+
+class Master {
+  public:
+    explicit Master(ServerProcess& process) : process_(process) {}
+    int run();                    // returns the exit status
+
+  private:
+    struct Child {
+        pid_t pid;
+        int id;                   // worker number
+        int slot;                 // of the shared counters
+        int generation;
+        bool ready;               // it accepts
+        bool told;                // to leave
+        int64_t started_ms;
+    };
+    struct Respawn {
+        int id;
+        int64_t due_ms;
+    };
+    enum class State : uint8_t { running, quitting, terminating };
+
+    // master.cpp
+    core::Result<void> open_pipes();
+    void wait();
+    void read_ready();
+    void handle(const Signals& signals);
+    void quit();
+    void terminate();
+    void kill_stragglers();
+    void stop_accepting();
+    void reload();
+    void generation_is_up();
+    bool done() const;
+
+    // master_children.cpp
+    void start_workers();
+    void spawn(int id);
+    [[noreturn]] void run_child(int id, int slot);
+    int free_slot() const;
+    void reap();
+    void buried(const Child& child, int status);
+    void respawn_later(const Child& child);
+    void respawn_due();
+    void tell(Child& child, int signal);
+
+    // master_upgrade.cpp
+    void upgrade();
+    [[noreturn]] void run_new_binary();
+    void new_binary_ended();
+    std::string old_pid_path() const { return process_.pid_path + ".oldbin"; }
+
+    ServerProcess& process_;
+    State state_ = State::running;
+    std::vector<Child> children_;
+    std::vector<Respawn> respawns_;
+    std::vector<int> failures_;           // in a row, by worker number
+    int generation_ = 0;
+    bool was_ready_ = false;              // some worker has been up since the start
+    bool reported_ready_ = false;         // …all of this generation, and the old ones were told
+    bool no_accepting_ = false;           // WINCH: workers left, none are started
+    bool failed_ = false;
+    int64_t terminated_ms_ = 0;
+    pid_t new_binary_ = 0;
+    int ready_pipe_[2] = {-1, -1};        // workers write their process id when they accept
+    int lifeline_[2] = {-1, -1};          // its end tells workers that the master is gone
+};
+
+}  // namespace server

@@ -1,0 +1,171 @@
+// The master's workers: starting, burying, replacing.
+#include <signal.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+
+#include "core/clock.h"
+#include "core/log.h"
+#include "server/main_conf.h"
+#include "server/master.h"
+#include "server/process_setup.h"
+#include "server/status.h"
+#include "server/worker.h"
+#include "server/worker_control.h"
+
+namespace server {
+
+namespace {
+
+// A worker that dies younger than this counts as a failure; in a row they are started ever later.
+constexpr int64_t settled_ms = 5000;
+constexpr int64_t delay_first_ms = 100;
+constexpr int64_t delay_max_ms = 5000;
+
+// The exit status of a worker that could not start.
+constexpr int cannot_start = 2;
+
+[[noreturn]] void refuse_to_start(const core::Error& error) {
+    LOG(core::process_log(), emerg, 0, "%s", error.what.c_str());
+    ::_exit(cannot_start);
+}
+
+}  // namespace
+
+void Master::start_workers() {
+    auto& conf = process_.configuration->main<MainConf>(main_module);
+    ++generation_;
+    reported_ready_ = false;
+    respawns_.clear();
+    failures_.assign(size_t(conf.worker_processes), 0);
+    for (int id = 0; id < conf.worker_processes; ++id) spawn(id);
+}
+
+int Master::free_slot() const {
+    std::vector<bool> taken(SharedStatus::slots, false);
+    for (const Child& child : children_) taken[size_t(child.slot)] = true;
+    auto found = std::find(taken.begin(), taken.end(), false);
+    return found == taken.end() ? -1 : int(found - taken.begin());
+}
+
+void Master::spawn(int id) {
+    int slot = free_slot();
+    if (slot < 0) {
+        LOG(core::process_log(), alert, 0, "no more than %d processes can be started",
+            SharedStatus::slots);
+        respawns_.push_back({id, core::Clock::monotonic_ms() + delay_max_ms});
+        return;
+    }
+    block_signals();
+    pid_t pid = ::fork();
+    if (pid == 0) run_child(id, slot);
+    int error = errno;
+    unblock_signals();
+    if (pid < 0) {
+        LOG(core::process_log(), alert, error, "fork() failed while spawning \"worker process\"");
+        respawns_.push_back({id, core::Clock::monotonic_ms() + delay_max_ms});
+        return;
+    }
+    LOG(core::process_log(), notice, 0, "start worker process %d", int(pid));
+    core::Clock::update();
+    children_.push_back({pid, id, slot, generation_, false, false, core::Clock::monotonic_ms()});
+}
+
+void Master::run_child(int id, int slot) {
+    ::close(lifeline_[1]);
+    ::close(ready_pipe_[0]);
+    auto opened = open_signals(SignalUse::worker);
+    if (!opened) refuse_to_start(opened.error());
+    auto& conf = process_.configuration->main<MainConf>(main_module);
+    restrict_environment(conf);
+    auto set_up = become_worker(conf, id);
+    if (!set_up) refuse_to_start(set_up.error());
+    set_title("worker process");
+    Worker worker(*process_.configuration, id, slot);
+    auto running = worker.open();
+    if (!running) refuse_to_start(running.error());
+    WorkerControl control(worker, process_.sockets, lifeline_[0]);
+    auto watched = control.start();
+    if (!watched) refuse_to_start(watched.error());
+    pid_t self = ::getpid();
+    [[maybe_unused]] ssize_t told = ::write(ready_pipe_[1], &self, sizeof self);
+    ::close(ready_pipe_[1]);
+    worker.run();
+    LOG(core::process_log(), notice, 0, "exit");
+    ::_exit(0);
+}
+
+void Master::reap() {
+    int status;
+    for (;;) {
+        pid_t pid = ::waitpid(-1, &status, WNOHANG);
+        if (pid < 0 && errno == EINTR) continue;
+        if (pid <= 0) break;
+        if (pid == new_binary_) {
+            new_binary_ended();
+            continue;
+        }
+        auto found = std::find_if(children_.begin(), children_.end(),
+                                  [&](const Child& child) { return child.pid == pid; });
+        if (found == children_.end()) continue;
+        Child child = *found;
+        children_.erase(found);
+        buried(child, status);
+    }
+    generation_is_up();
+}
+
+void Master::buried(const Child& child, int status) {
+    clear_slot(child.slot);
+    int pid = int(child.pid);
+    if (WIFSIGNALED(status)) {
+        LOG(core::process_log(), alert, 0, "worker process %d exited on signal %d%s", pid,
+            WTERMSIG(status), WCOREDUMP(status) ? " (core dumped)" : "");
+    } else {
+        LOG(core::process_log(), notice, 0, "worker process %d exited with code %d", pid,
+            WEXITSTATUS(status));
+    }
+    if (state_ != State::running || child.told || child.generation != generation_) return;
+    bool hopeless = WIFEXITED(status) && WEXITSTATUS(status) == cannot_start;
+    if (hopeless && !was_ready_) {
+        LOG(core::process_log(), alert, 0, "no worker process could be started");
+        failed_ = true;
+        return quit();
+    }
+    respawn_later(child);
+}
+
+void Master::respawn_later(const Child& child) {
+    int64_t now = core::Clock::monotonic_ms();
+    int& failures = failures_[size_t(child.id)];
+    failures = now - child.started_ms < settled_ms ? failures + 1 : 0;
+    int64_t delay = 0;
+    if (failures > 1) delay = std::min(delay_first_ms << std::min(failures - 2, 10), delay_max_ms);
+    if (delay > 0) {
+        LOG(core::process_log(), notice, 0,
+            "worker process %d died young, the next one starts in %lld ms", int(child.pid),
+            static_cast<long long>(delay));
+    }
+    respawns_.push_back({child.id, now + delay});
+}
+
+void Master::respawn_due() {
+    int64_t now = core::Clock::monotonic_ms();
+    std::vector<Respawn> all;
+    all.swap(respawns_);
+    for (const Respawn& respawn : all) {
+        if (respawn.due_ms > now) respawns_.push_back(respawn);
+        else spawn(respawn.id);
+    }
+}
+
+void Master::tell(Child& child, int signal) {
+    child.told = true;
+    if (::kill(child.pid, signal) != 0 && errno != ESRCH) {
+        LOG(core::process_log(), alert, errno, "kill(%d, %d) failed", int(child.pid), signal);
+    }
+}
+
+}  // namespace server

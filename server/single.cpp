@@ -1,0 +1,49 @@
+// master_process off: one process is everything. Called by main.
+#include "core/log.h"
+#include "server/main_conf.h"
+#include "server/master.h"
+#include "server/process_setup.h"
+#include "server/worker.h"
+#include "server/worker_control.h"
+
+namespace server {
+
+namespace {
+
+enum class Outcome : uint8_t { ended, failed, reload };
+
+Outcome serve(ServerProcess& process) {
+    Worker worker(*process.configuration, 0);
+    auto opened = worker.open();
+    WorkerControl control(worker, process.sockets, -1);
+    if (opened) opened = control.start();
+    if (!opened) {
+        LOG(core::process_log(), emerg, 0, "%s", opened.error().what.c_str());
+        return Outcome::failed;
+    }
+    notify_manager("READY=1");
+    worker.run();
+    return control.reload_wanted() ? Outcome::reload : Outcome::ended;
+}
+
+}  // namespace
+
+int run_single(ServerProcess& process) {
+    auto signals = open_signals(SignalUse::worker);
+    if (!signals) {
+        LOG(core::process_log(), emerg, 0, "%s", signals.error().what.c_str());
+        return 1;
+    }
+    restrict_environment(process.configuration->main<MainConf>(main_module));
+    Outcome outcome;
+    // A reload serves what has begun to its end first; new connections wait in the sockets' queues.
+    while ((outcome = serve(process)) == Outcome::reload) {
+        LOG(core::process_log(), notice, 0, "reconfiguring");
+        load_again(process);
+    }
+    LOG(core::process_log(), notice, 0, "exit");
+    clean_up(process, false);
+    return outcome == Outcome::failed ? 1 : 0;
+}
+
+}  // namespace server

@@ -1,0 +1,150 @@
+// The worker: its loop's start, accepting, leaving, and what it lends to connections and modules.
+// Called by the master's child process, or by main when there is no master.
+#include "server/worker.h"
+
+#include "core/log.h"
+#include "server/config.h"
+#include "server/http/connection.h"
+#include "server/listener.h"
+#include "server/main_conf.h"
+#include "server/module.h"
+#include "server/status.h"
+
+namespace server {
+
+namespace {
+
+Worker* current_worker = nullptr;
+
+// Connections taken from one socket in one turn. Where workers share sockets small bites keep them
+// evenly loaded.
+constexpr int batch_alone = 64;
+constexpr int batch_shared = 8;
+constexpr int batch_multi = 512;
+
+// Idle connections closed at once when there is no place for new ones.
+constexpr int freed_at_once = 32;
+
+int batch_of(const MainConf& conf) {
+    if (conf.multi_accept.value) return batch_multi;
+    return conf.worker_processes > 1 ? batch_shared : batch_alone;
+}
+
+}  // namespace
+
+Worker* Worker::current() { return current_worker; }
+
+Worker::Worker(Configuration& loaded, int number, int slot)
+    : configuration(loaded), id(number), counters(shared_status().workers[slot]) {
+    current_worker = this;
+    auto& conf = configuration.main<MainConf>(main_module);
+    connections_max = uint64_t(conf.worker_connections.value);
+}
+
+Worker::~Worker() {
+    listeners_.clear();
+    shutdown_timer_.reset();
+    core::Reactor::close();
+    if (current_worker == this) current_worker = nullptr;
+}
+
+core::Result<void> Worker::open() {
+    auto opened = core::Reactor::open();
+    if (!opened) return opened;
+    for (const Module* module : modules()) {
+        if (!module->init_worker) continue;
+        auto done = module->init_worker(*this);
+        if (!done) return done;
+    }
+    return open_listeners();
+}
+
+core::Result<void> Worker::open_listeners() {
+    auto& conf = configuration.main<MainConf>(main_module);
+    if (id < 0) return {};
+    for (auto& listen : configuration.listens) {
+        if (listen->fds.empty() || listen->options.type != SOCK_STREAM) continue;
+        bool own = listen->options.reuse_port && listen->fds.size() > 1;
+        int fd = listen->fds[own ? size_t(id) % listen->fds.size() : 0];
+        bool shared = !own && conf.worker_processes > 1;
+        listeners_.push_back(
+            std::make_unique<Listener>(*this, *listen, fd, shared, batch_of(conf)));
+        auto started = listeners_.back()->start();
+        if (!started) return started;
+    }
+    return {};
+}
+
+void Worker::run() {
+    // Told to leave while it was opening: there is nothing to wait for.
+    if (exit_ == Exit::running || connection_count || holds_) core::Reactor::current().run();
+    for (const Module* module : modules()) {
+        if (module->exit_worker) module->exit_worker(*this);
+    }
+}
+
+void Worker::leave(Exit how) {
+    if (how <= exit_) return;
+    exit_ = how;
+    stop_listening();
+    if (how == Exit::fast) return core::Reactor::current().stop();
+    connections.each([](Connection& connection) { connection.drain(); });
+    auto& conf = configuration.main<MainConf>(main_module);
+    if (int64_t limit = conf.worker_shutdown_timeout.value.count) {
+        shutdown_timer_ = std::make_unique<core::Timer>(
+            [](void* self) { static_cast<Worker*>(self)->end_connections(); }, this);
+        shutdown_timer_->set(limit);
+    }
+    check_exit();
+}
+
+void Worker::stop_listening() {
+    for (auto& listener : listeners_) listener->stop();
+}
+
+// worker_shutdown_timeout has passed.
+void Worker::end_connections() {
+    LOG(core::process_log(), notice, 0, "worker_shutdown_timeout reached, closing %llu connections",
+        static_cast<unsigned long long>(connection_count));
+    connections.each([](Connection& connection) { connection.close(); });
+    core::Reactor::current().stop();
+}
+
+void Worker::check_exit() {
+    if (exit_ == Exit::graceful && connection_count == 0 && holds_ == 0) {
+        core::Reactor::current().stop();
+    }
+}
+
+void Worker::connection_began(Connection& connection) {
+    connections.push_back(connection);
+    ++connection_count;
+    counters.handled.fetch_add(1, std::memory_order_relaxed);
+    counters.active.fetch_add(1, std::memory_order_relaxed);
+}
+
+void Worker::connection_ended(Connection& connection) {
+    connection.unlink();
+    --connection_count;
+    counters.active.fetch_sub(1, std::memory_order_relaxed);
+    if (exit_ != Exit::running) return check_exit();
+    for (auto& listener : listeners_) {
+        if (listener->paused()) listener->resume();
+    }
+}
+
+uint64_t Worker::next_serial() {
+    return shared_status().next_serial.fetch_add(1, std::memory_order_relaxed);
+}
+
+void Worker::pressure() {
+    for (auto& listener : listeners_) listener->pause();
+    int left = freed_at_once;
+    connections.each([&](Connection& connection) {
+        if (left <= 0 || !connection.idle()) return;
+        --left;
+        connection.close();
+    });
+}
+
+}  // namespace server
