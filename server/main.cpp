@@ -1,5 +1,6 @@
 // The program: reads the command line, then tests a configuration, signals a running server, or
 // becomes one.
+#include <fcntl.h>
 #include <signal.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -12,6 +13,8 @@
 
 #include "core/clock.h"
 #include "core/log.h"
+#include "core/process.h"
+#include "core/socket.h"
 #include "core/text.h"
 #include "server/config.h"
 #include "server/features.h"
@@ -143,12 +146,20 @@ int test_failed(const LoadOptions& options, const std::string& why) {
     return 1;
 }
 
+// Its folder must be there and be writable; a server that runs keeps its number in it.
+core::Result<void> test_pid_file(const std::string& path) {
+    core::Fd fd(::open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0644));
+    if (fd.valid()) return {};
+    return core::Error{core::format("open() \"%s\" failed (%d: %s)", path.c_str(), errno,
+                                    core::error_name(errno))};
+}
+
 int test(const Command& command, const LoadOptions& options) {
     auto loaded = Configuration::load(options);
     if (!loaded) return test_failed(options, loaded.error().what);
     auto& conf = (*loaded)->main<MainConf>(server::main_module);
     if (!command.quiet) say("the configuration file " + options.path + " syntax is ok");
-    auto usable = server::test_pid_file(conf.pid.value);
+    auto usable = test_pid_file(conf.pid.value);
     if (usable) usable = server::ListenSockets::test(**loaded);
     if (!usable) return test_failed(options, usable.error().what);
     if (!command.quiet) say("configuration file " + options.path + " test is successful");
@@ -164,36 +175,21 @@ int signal_number(const std::string& name) {
     return 0;
 }
 
-int signal_failed(core::Level level, int error, const std::string& what) {
-    core::log_write(core::process_log(), level, error, "%s", what.c_str());
-    // Levels that are not shown while the process starts.
-    return 1;
-}
-
 int send_signal(const Command& command, LoadOptions options) {
     options.test_only = true;
     auto loaded = Configuration::load(options);
     if (!loaded) return fail(loaded.error().what);
     LOG(core::process_log(), notice, 0, "signal process started");
     const std::string& path = (*loaded)->main<MainConf>(server::main_module).pid.value;
-    std::FILE* file = std::fopen(path.c_str(), "re");
-    if (!file) {
-        return signal_failed(core::Level::error, errno, "open() \"" + path + "\" failed");
-    }
-    char room[64] = "";
-    size_t size = std::fread(room, 1, sizeof room - 1, file);
-    std::fclose(file);
-    while (size > 0 && (room[size - 1] == '\n' || room[size - 1] == '\r')) --size;
-    auto pid = core::parse_number({room, size}, INT32_MAX);
-    if (!pid || *pid == 0) {
-        return signal_failed(core::Level::error, 0, "invalid PID number \"" +
-                                                        std::string(room, size) + "\" in \"" +
-                                                        path + "\"");
+    auto pid = core::read_pid_file(path);
+    if (!pid) {
+        LOG(core::process_log(), error, 0, "%s", pid.error().what.c_str());
+        return 1;
     }
     int number = signal_number(command.signal);
-    if (::kill(pid_t(*pid), number) == 0) return 0;
-    return signal_failed(core::Level::alert, errno,
-                         core::format("kill(%d, %d) failed", int(*pid), number));
+    if (::kill(*pid, number) == 0) return 0;
+    LOG(core::process_log(), alert, errno, "kill(%d, %d) failed", int(*pid), number);
+    return 1;
 }
 
 // Everything that can fail with a message to whoever typed the command, before going into the
@@ -220,7 +216,8 @@ core::Result<void> prepare(server::ServerProcess& process) {
 }
 
 int serve(const LoadOptions& options) {
-    server::ServerProcess process{.options = options};
+    server::ServerProcess process;
+    process.options = options;
     auto ready = prepare(process);
     if (!ready) return fail(ready.error().what);
     auto& conf = process.configuration->main<MainConf>(server::main_module);
@@ -228,11 +225,11 @@ int serve(const LoadOptions& options) {
         server::openresty_version, RESTY_VERSION);
     process.daemonized = process.sockets.inherited();
     if (conf.daemon.value && !process.sockets.inherited()) {
-        auto done = server::daemonize();
+        auto done = core::daemonize();
         if (!done) return fail(done.error().what);
         process.daemonized = true;
     }
-    auto written = server::write_pid_file(process.pid_path);
+    auto written = core::write_pid_file(process.pid_path, ::getpid());
     if (!written) return fail(written.error().what);
     server::redirect_stderr(*process.configuration);
     core::set_log_echo(nullptr);
@@ -273,6 +270,7 @@ int main(int argc, char** argv) {
         std::fputs(text.c_str(), stderr);
         return 0;
     }
-    server::init_title(argc, argv);
+    core::open_process_title(argc, argv);
+    server::program_path();
     return run(command);
 }

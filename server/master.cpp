@@ -11,6 +11,7 @@
 
 #include "core/clock.h"
 #include "core/log.h"
+#include "core/process.h"
 #include "core/text.h"
 #include "server/main_conf.h"
 #include "server/process_setup.h"
@@ -24,11 +25,12 @@ namespace {
 constexpr int64_t kill_after_ms = 1000;
 
 void notify_ready() {
-    notify_manager(core::format("READY=1\nMAINPID=%d", int(::getpid())).c_str());
+    core::daemon_ready();
+    core::notify_service_manager(core::format("READY=1\nMAINPID=%d", int(::getpid())));
 }
 
 void notify_reloading() {
-    notify_manager(core::format("RELOADING=1\nMONOTONIC_USEC=%llu",
+    core::notify_service_manager(core::format("RELOADING=1\nMONOTONIC_USEC=%llu",
                                 static_cast<unsigned long long>(core::Clock::precise_us()))
                        .c_str());
 }
@@ -49,7 +51,7 @@ core::Result<void> Master::open_pipes() {
 }
 
 int Master::run() {
-    set_title("master process " + command_text());
+    core::set_process_title("nginx: master process " + command_text());
     auto opened = open_signals(SignalUse::master);
     if (opened) opened = open_pipes();
     if (!opened) {
@@ -136,7 +138,7 @@ void Master::handle(const Signals& signals) {
 void Master::quit() {
     if (state_ != State::running) return;
     state_ = State::quitting;
-    notify_manager("STOPPING=1");
+    core::notify_service_manager("STOPPING=1");
     respawns_.clear();
     for (Child& child : children_) tell(child, SIGQUIT);
     process_.sockets.close_all();
@@ -146,7 +148,7 @@ void Master::terminate() {
     if (state_ == State::terminating) return;
     LOG(core::process_log(), notice, 0, "signal received, exiting");
     state_ = State::terminating;
-    notify_manager("STOPPING=1");
+    core::notify_service_manager("STOPPING=1");
     respawns_.clear();
     terminated_ms_ = core::Clock::monotonic_ms();
     for (Child& child : children_) tell(child, SIGTERM);
@@ -186,12 +188,14 @@ bool load_again(ServerProcess& process) {
     auto opened = process.sockets.open(**loaded, conf.worker_processes);
     if (!opened) return refuse(opened.error().what);
     auto ready = init_process(**loaded);
-    if (ready && conf.pid.value != process.pid_path) ready = write_pid_file(conf.pid.value);
+    if (ready && conf.pid.value != process.pid_path) {
+        ready = core::write_pid_file(conf.pid.value, ::getpid());
+    }
     if (!ready) {
         process.sockets.roll_back();
         return refuse(ready.error().what);
     }
-    if (conf.pid.value != process.pid_path) remove_file(process.pid_path);
+    if (conf.pid.value != process.pid_path) remove_pid(process.pid_path);
     process.pid_path = conf.pid.value;
     process.sockets.commit();
     core::process_log().log = &(*loaded)->error_log;
@@ -211,7 +215,7 @@ core::Result<void> init_process(Configuration& configuration) {
 }
 
 void clean_up(ServerProcess& process, bool upgraded) {
-    remove_file(upgraded ? process.pid_path + ".oldbin" : process.pid_path);
+    remove_pid(upgraded ? process.pid_path + ".oldbin" : process.pid_path);
     // An old master that still runs needs the files, and so does a new one.
     bool shared = process.sockets.inherited() && ::getppid() == process.parent;
     if (!upgraded && !shared) process.sockets.remove_files();

@@ -8,6 +8,7 @@
 
 #include "core/clock.h"
 #include "core/log.h"
+#include "core/process.h"
 #include "server/main_conf.h"
 #include "server/master.h"
 #include "server/process_setup.h"
@@ -79,10 +80,9 @@ void Master::run_child(int id, int slot) {
     auto opened = open_signals(SignalUse::worker);
     if (!opened) refuse_to_start(opened.error());
     auto& conf = process_.configuration->main<MainConf>(main_module);
-    restrict_environment(conf);
     auto set_up = become_worker(conf, id);
     if (!set_up) refuse_to_start(set_up.error());
-    set_title("worker process");
+    core::set_process_title("nginx: worker process");
     Worker worker(*process_.configuration, id, slot);
     auto running = worker.open();
     if (!running) refuse_to_start(running.error());

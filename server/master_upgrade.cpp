@@ -9,6 +9,7 @@
 #include <cstdlib>
 
 #include "core/log.h"
+#include "core/process.h"
 #include "server/master.h"
 #include "server/process_setup.h"
 
@@ -47,7 +48,12 @@ void Master::run_new_binary() {
     for (int fd : process_.sockets.descriptors()) ::fcntl(fd, F_SETFD, 0);
     ::setenv("NGINX", process_.sockets.list().c_str(), 1);
     unblock_signals();
-    ::execv(program_path().c_str(), original_arguments());
+    std::vector<char*> arguments;
+    for (const std::string& argument : core::original_arguments()) {
+        arguments.push_back(const_cast<char*>(argument.c_str()));
+    }
+    arguments.push_back(nullptr);
+    ::execv(program_path().c_str(), arguments.data());
     LOG(core::process_log(), alert, errno,
         "execve() failed while executing new binary process \"%s\"", program_path().c_str());
     ::_exit(1);

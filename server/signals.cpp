@@ -8,6 +8,7 @@
 #include <cerrno>
 
 #include "core/log.h"
+#include "core/process.h"
 #include "core/text.h"
 
 namespace server {
@@ -75,7 +76,7 @@ core::Result<void> open_signals(SignalUse use) {
         return core::Error{core::format("pipe() failed (%d: %s)", errno, core::error_name(errno))};
     }
     for (int number : handled) install(number, use);
-    ::signal(SIGPIPE, SIG_IGN);
+    core::ignore_write_signals();
     unblock_signals();
     return {};
 }

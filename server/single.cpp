@@ -1,8 +1,11 @@
 // master_process off: one process is everything. Called by main.
+#include <unistd.h>
+
 #include "core/log.h"
+#include "core/process.h"
+#include "core/text.h"
 #include "server/main_conf.h"
 #include "server/master.h"
-#include "server/process_setup.h"
 #include "server/worker.h"
 #include "server/worker_control.h"
 
@@ -21,7 +24,8 @@ Outcome serve(ServerProcess& process) {
         LOG(core::process_log(), emerg, 0, "%s", opened.error().what.c_str());
         return Outcome::failed;
     }
-    notify_manager("READY=1");
+    core::daemon_ready();
+    core::notify_service_manager(core::format("READY=1\nMAINPID=%d", int(::getpid())));
     worker.run();
     return control.reload_wanted() ? Outcome::reload : Outcome::ended;
 }
@@ -34,7 +38,7 @@ int run_single(ServerProcess& process) {
         LOG(core::process_log(), emerg, 0, "%s", signals.error().what.c_str());
         return 1;
     }
-    restrict_environment(process.configuration->main<MainConf>(main_module));
+    core::set_environment(process.configuration->main<MainConf>(main_module).env);
     Outcome outcome;
     // A reload serves what has begun to its end first; new connections wait in the sockets' queues.
     while ((outcome = serve(process)) == Outcome::reload) {

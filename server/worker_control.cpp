@@ -4,10 +4,10 @@
 #include <unistd.h>
 
 #include "core/log.h"
+#include "core/process.h"
 #include "server/config.h"
 #include "server/listen_sockets.h"
 #include "server/module.h"
-#include "server/process_setup.h"
 #include "server/signals.h"
 #include "server/worker.h"
 
@@ -58,7 +58,7 @@ void WorkerControl::leave_gracefully() {
         return;
     }
     LOG(core::process_log(), notice, 0, "gracefully shutting down");
-    if (lifeline_ >= 0) set_title("worker process is shutting down");
+    if (lifeline_ >= 0) core::set_process_title("nginx: worker process is shutting down");
     worker_.leave(Worker::Exit::graceful);
     sockets_.close_all();
 }
@@ -75,7 +75,8 @@ void redirect_stderr(const Configuration& configuration) {
     for (const auto& output : configuration.error_log.outputs) {
         int fd = output.sink->fd();
         if (fd < 0) continue;
-        if (fd != STDERR_FILENO) ::dup2(fd, STDERR_FILENO);
+        auto done = core::redirect_stderr(fd);
+        if (!done) LOG(core::process_log(), alert, 0, "%s", done.error().what.c_str());
         return;
     }
 }

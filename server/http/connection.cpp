@@ -38,8 +38,7 @@ Connection::Connection(Worker& by, ListenAddress& on, core::Fd fd, const core::A
     log.connection = serial;
     log.describe = describe_connection;
     log.subject = this;
-    worker.connections.push_back(*this);
-    ++worker.connection_count;
+    worker.connection_began(*this);
 }
 
 Connection::~Connection() { worker.connection_ended(*this); }
