@@ -107,6 +107,8 @@ std::shared_ptr<LogSink> open_log_sink(Slice target, const std::string& prefix,
 // cannot be opened keeps its old file and is logged. The master passes the workers' user, who
 // becomes the owner of the new files so that workers can open them too.
 void reopen_log_sinks(unsigned owner = unsigned(-1));
+// Called just before that, by this process, for whoever holds lines back (buffered access logs).
+void before_log_reopen(void (*run)());
 
 // Every line written is also shown to this observer (Lua's ngx.errlog capture). Null to stop.
 using LogObserver = void (*)(Level level, Slice line);

@@ -196,7 +196,12 @@ std::shared_ptr<LogSink> open_log_sink(Slice target, const std::string& prefix,
     return open_file_sink(std::move(path), error);
 }
 
+static void (*reopen_hook)() = nullptr;
+
+void before_log_reopen(void (*run)()) { reopen_hook = run; }
+
 void reopen_log_sinks(unsigned owner) {
+    if (reopen_hook) reopen_hook();
     std::vector<std::shared_ptr<FileSink>> live;
     {
         FileSinks& sinks = file_sinks();
