@@ -139,6 +139,28 @@ bool Address::is_wildcard() const {
     return false;
 }
 
+CompactAddress::CompactAddress(const Address& from) {
+    ip_.v4.sin_family = sa_family_t(from.family());
+    if (from.family() == AF_INET) ip_.v4 = from.v4;
+    if (from.family() == AF_INET6) ip_.v6 = from.v6;
+}
+
+CompactAddress::operator Address() const {
+    Address full;
+    full.any.sa_family = ip_.v4.sin_family;
+    full.size = sizeof(sa_family_t);
+    if (family() == AF_INET) {
+        full.v4 = ip_.v4;
+        full.size = sizeof ip_.v4;
+    } else if (family() == AF_INET6) {
+        full.v6 = ip_.v6;
+        full.size = sizeof ip_.v6;
+    } else if (family() == AF_UNIX) {
+        full.local.sun_path[0] = '\0';
+    }
+    return full;
+}
+
 bool Address::parse_ip(Slice text, Address& to) {
     if (text.size() >= 2 && text.front() == '[' && text.back() == ']') {
         return parse_v6(text.substr(1, text.size() - 2), to);

@@ -68,6 +68,26 @@ struct Address {
     bool set_local_path(Slice path);                // a Unix address; false when too long
 };
 
+// An address in as few bytes as it takes, for what there are many of (client connections). The path
+// of a Unix client, which hardly ever has one, is not kept.
+class CompactAddress {
+  public:
+    CompactAddress() { ip_.v4.sin_family = AF_UNSPEC; }
+    CompactAddress(const Address& from);
+    operator Address() const;
+    int family() const { return ip_.v4.sin_family; }
+    int port() const { return Address(*this).port(); }
+    Slice ip_into(char* room, size_t size) const { return Address(*this).ip_into(room, size); }
+    std::string ip_text() const { return Address(*this).ip_text(); }
+    std::string text() const { return Address(*this).text(); }
+
+  private:
+    union {
+        sockaddr_in v4;
+        sockaddr_in6 v6;
+    } ip_;
+};
+
 // What "host:port", "*:port", "port", "unix:/path", "[::1]:80" name, without resolving anything.
 struct HostPort {
     std::string host;           // empty for "*" or a bare port

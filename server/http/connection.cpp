@@ -44,8 +44,8 @@ Connection::Connection(Worker& by, ListenAddress& on, core::Fd fd, const core::A
 Connection::~Connection() { worker.connection_ended(*this); }
 
 const core::Address& Connection::local() {
-    if (local_.size == 0) local_ = core::local_address(stream.fd());
-    return local_;
+    if (!local_) local_ = std::make_unique<core::Address>(core::local_address(stream.fd()));
+    return *local_;
 }
 
 void Connection::accept(Worker& worker, ListenAddress& listen, core::Fd fd,

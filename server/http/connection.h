@@ -3,6 +3,8 @@
 #pragma once
 
 #include <cstdint>
+#include <memory>
+#include <string>
 
 #include "core/list.h"
 #include "core/log.h"
@@ -25,7 +27,7 @@ class Connection : public core::ListNode, public core::IoHandler {
     core::Watch watch;
     Worker& worker;
     ListenAddress& listen;
-    core::Address peer;                // may be replaced by realip or PROXY protocol
+    core::CompactAddress peer;         // may be replaced by realip or PROXY protocol
     core::LogContext log;
     uint64_t serial;                   // *N in the error log, $connection
     uint32_t requests = 0;             // $connection_requests
@@ -47,7 +49,7 @@ class Connection : public core::ListNode, public core::IoHandler {
     Connection(Worker& worker, ListenAddress& listen, core::Fd fd, const core::Address& peer);
     virtual ~Connection();
 
-    core::Address local_;
+    std::unique_ptr<core::Address> local_;
     core::Deferred destruction_;
 };
 

@@ -46,7 +46,7 @@ HeadScan::Result HeadScan::scan(core::Slice bytes, const HeadLimits& limits) {
         const char* from = bytes.data() + searched_;
         auto* newline = static_cast<const char*>(std::memchr(from, '\n', bytes.size() - searched_));
         if (!newline) {
-            searched_ = bytes.size();
+            searched_ = uint32_t(bytes.size());
             if (bytes.size() > limits.total_max) {
                 return bad(494, "client sent too large request header");
             }
@@ -57,7 +57,7 @@ HeadScan::Result HeadScan::scan(core::Slice bytes, const HeadLimits& limits) {
         bool crlf = end > at_ && bytes[end - 1] == '\r';
         size_t length = end - at_ - crlf;
         size_t line = at_;
-        at_ = searched_ = end + 1;
+        at_ = searched_ = uint32_t(end + 1);
         if (length == 0 && !line_seen_) {       // blank lines before the request line
             if (at_ > limits.total_max) return bad(400, "client sent too many empty lines");
             start_ = at_;
@@ -68,7 +68,7 @@ HeadScan::Result HeadScan::scan(core::Slice bytes, const HeadLimits& limits) {
         if (!line_seen_) {
             if (first_bytes(bytes.substr(line, length)) == Result::bad) return Result::bad;
             lf_only_ = !crlf;
-            line_end_ = line + length;
+            line_end_ = uint32_t(line + length);
             block_ = at_;
         } else if (crlf == lf_only_) {
             return bad(400, "client sent header lines with mixed line ends");

@@ -46,9 +46,9 @@ class HeadScan {
     Result line_length(size_t length, const HeadLimits& limits);
     Result first_bytes(core::Slice bytes);
 
-    size_t at_ = 0;            // everything before it has been looked at, a line boundary
-    size_t searched_ = 0;      // no '\n' in [at_, searched_)
-    size_t start_ = 0, line_end_ = 0, block_ = 0;
+    uint32_t at_ = 0;          // everything before it has been looked at, a line boundary
+    uint32_t searched_ = 0;    // no '\n' in [at_, searched_)
+    uint32_t start_ = 0, line_end_ = 0, block_ = 0;
     bool line_seen_ = false, lf_only_ = false, crlf_seen_ = false;
     uint16_t status_ = 0;
     const char* why_ = nullptr;
