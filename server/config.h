@@ -40,8 +40,13 @@ struct Location {
     VirtualServer* server = nullptr;
     Location* outer = nullptr;               // enclosing location; null directly in a server
     std::shared_ptr<const core::Regex> pattern;
-    std::vector<std::unique_ptr<Location>> nested;
-    std::unique_ptr<LocationTree> tree;      // nested locations, for routing
+    std::vector<std::pair<int, int>> captures;   // of pattern: group, variable index
+    // "/dir" is answered with a redirect to this location "/dir/" (proxy_pass and its kin set it).
+    bool slash_redirect = false;
+    std::vector<std::unique_ptr<Location>> nested;   // if and limit_except blocks included
+    Location* except_block = nullptr;        // limit_except: for methods not in except_allows
+    uint32_t except_allows = 0;              // bits: 1 << Method
+    std::unique_ptr<LocationTree> tree;      // nested locations, for routing; null without any
     std::unique_ptr<conf::Level> level;
     conf::Place place;
 
@@ -77,7 +82,11 @@ struct VirtualServer {
     std::vector<std::unique_ptr<Location>> named;
     conf::Place place;
 
-    core::Slice name() const { return names.empty() ? core::Slice{} : names.front().text; }
+    // The first name, without the dot of ".example.com".
+    core::Slice name() const {
+        core::Slice first = names.empty() ? core::Slice{} : core::Slice(names.front().text);
+        return first.starts_with('.') ? first.substr(1) : first;
+    }
 };
 
 // A `listen` address with everything that was said about it.
@@ -92,7 +101,7 @@ struct ListenAddress {
     std::string text;
     VirtualServer* default_server = nullptr;
     std::vector<VirtualServer*> servers;
-    std::unique_ptr<NameTable> names;        // null when only one server without names listens here
+    std::unique_ptr<NameTable> names;        // null when the default server takes every name
     std::vector<int> fds;                    // bound by the master; one a worker with reuseport
     // An address covered by a wildcard on its port is not bound itself: connections to it come in
     // there, and are given to it by their local address.

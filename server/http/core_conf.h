@@ -25,6 +25,7 @@ enum class Tokens : uint8_t { on, off, build };
 enum class LingeringClose : uint8_t { off, on, always };
 enum class BodyFile : uint8_t { off, on, clean };
 enum class AioMode : uint8_t { off, on, threads };
+enum class KeepaliveDisable : uint8_t { none = 1, msie6 = 2, safari = 4 };
 enum class DisableSymlinks : uint8_t { off, on, if_not_owner };
 
 struct ErrorPage {
@@ -35,7 +36,12 @@ struct ErrorPage {
 };
 
 struct MimeTypes {
-    std::unordered_map<std::string, std::string> by_extension;   // lower-case
+    struct Hash {
+        using is_transparent = void;
+        size_t operator()(core::Slice text) const { return std::hash<core::Slice>{}(text); }
+    };
+    // Lower-case.
+    std::unordered_map<std::string, std::string, Hash, std::equal_to<>> by_extension;
 };
 
 struct TryFiles {
@@ -56,6 +62,9 @@ struct CoreConf {
     bool root_set = false;
     ComplexValue alias;
     bool is_alias = false;
+    // How much of the URI an alias stands for: the location's name; npos: all (regex location).
+    size_t alias_replaces = 0;
+    std::string location_name;      // of the location where the alias was given
     Setting<bool> internal{false};
     std::shared_ptr<MimeTypes> types;
     Setting<std::string> default_type{"text/plain"};
@@ -74,9 +83,9 @@ struct CoreConf {
     Setting<IfModifiedSince> if_modified_since{IfModifiedSince::exact};
     Setting<int64_t> max_ranges{INT64_MAX};
     Setting<Satisfy> satisfy{Satisfy::all};
-    uint32_t limit_except_methods = 0;
-    Setting<std::string> auth_delay_unused{""};
     Setting<Ms> auth_delay{Ms{0}};
+    Setting<std::string> post_action{""};
+    Setting<std::vector<ComplexValue>> early_hints;
 
     // sending
     Setting<bool> sendfile{true};
@@ -84,9 +93,12 @@ struct CoreConf {
     Setting<bool> tcp_nopush{false};
     Setting<bool> tcp_nodelay{true};
     Setting<AioMode> aio{AioMode::off};
-    std::string aio_pool;
+    std::string aio_pool;           // "default" unless named
+    Setting<bool> aio_write{false};
+    Setting<conf::Bytes> read_ahead{conf::Bytes{0}};
     Setting<conf::Offset> directio{conf::Offset{INT64_MAX}};
-    Setting<ComplexValue> limit_rate;
+    Setting<conf::Offset> directio_alignment{conf::Offset{512}};
+    Setting<ComplexValue> limit_rate;         // bytes a second, as text ("8k")
     Setting<ComplexValue> limit_rate_after;
     Setting<Ms> send_timeout{Ms{60000}};
     Setting<conf::Bytes> send_lowat{conf::Bytes{0}};
@@ -116,7 +128,8 @@ struct CoreConf {
     Setting<Ms> keepalive_min_timeout{Ms{1000}};
     Setting<Ms> keepalive_time{Ms{3600000}};
     Setting<int64_t> keepalive_requests{1000};
-    uint32_t keepalive_disable = 0;           // bits: 1 msie6, 2 safari
+    Setting<conf::Choices<KeepaliveDisable>> keepalive_disable{
+        conf::Choices<KeepaliveDisable>(uint32_t(KeepaliveDisable::msie6))};
     Setting<LingeringClose> lingering_close{LingeringClose::on};
     Setting<Ms> lingering_time{Ms{30000}};
     Setting<Ms> lingering_timeout{Ms{5000}};
@@ -133,6 +146,16 @@ struct CoreConf {
     bool open_file_cache_set = false;
     Setting<DisableSymlinks> disable_symlinks{DisableSymlinks::off};
     ComplexValue disable_symlinks_from;
+    // Accepted for compatibility: our tables and pools size themselves.
+    Setting<int64_t> types_hash_max_size{1024};
+    Setting<int64_t> types_hash_bucket_size{64};
+    Setting<int64_t> server_names_hash_max_size{512};
+    Setting<int64_t> server_names_hash_bucket_size{64};
+    Setting<int64_t> variables_hash_max_size{1024};
+    Setting<int64_t> variables_hash_bucket_size{64};
+    Setting<conf::Bytes> connection_pool_size{conf::Bytes{512}};
+    Setting<conf::Bytes> request_pool_size{conf::Bytes{4096}};
+    Setting<bool> open_file_cache_events{false};
     Setting<conf::Bytes> subrequest_output_buffer_size{conf::Bytes{4096}};
 };
 

@@ -60,7 +60,7 @@ VariableTable::~VariableTable() = default;
 int VariableTable::index_of(Slice name) {
     std::string key = core::to_lower(name);
     auto [at, added] = by_name_.try_emplace(key, int(entries_.size()));
-    if (added) entries_.push_back({.name = std::move(key)});
+    if (added) entries_.emplace_back().name = std::move(key);
     return at->second;
 }
 
