@@ -20,7 +20,7 @@ using core::Slice;
 std::string quoted(Slice text) { return "\"" + std::string(text) + "\""; }
 
 conf::Result<std::shared_ptr<const core::Regex>> compile_pattern(Slice pattern, bool caseless) {
-    return core::Regex::compile(pattern, caseless ? core::Regex::caseless : 0);
+    return core::Regex::compile(pattern, caseless ? uint32_t(core::Regex::caseless) : 0u);
 }
 
 conf::Result<void> make_regex(Location& location, Slice pattern, bool caseless) {
@@ -154,7 +154,7 @@ conf::Result<void> add_server(CoreConf&, const conf::Line& line) {
             return {};
         }
     }
-    return add_default_listen(configuration, line);
+    return add_default_listen(server, line);
 }
 
 namespace {

@@ -136,6 +136,7 @@ struct CoreConf {
 
     // names and looking up
     std::shared_ptr<core::Log> error_log;     // null: the process's
+    Setting<std::vector<std::string>> resolver_servers;   // addresses and parameters as written
     std::shared_ptr<void> resolver;           // core::Resolver, null: the system's
     Setting<Ms> resolver_timeout{Ms{30000}};
     int open_file_cache_max = 0;              // 0: off

@@ -3,6 +3,7 @@
 #include "server/http/core_directives.h"
 
 #include "core/text.h"
+#include "server/error_log.h"
 #include "server/http/core_conf.h"
 #include "server/http/request.h"
 
@@ -53,10 +54,9 @@ Result<void> set_root(CoreConf& conf, const Line& line) {
         return Error{"the $" + std::string(variable) + " variable cannot be used in the " +
                      quoted(line.name()) + " directive"};
     }
-    if (!alias && path.ends_with('/')) path.pop_back();
-    if (path.empty() && !alias) path = line.arg(0).empty() ? line.binder.full_path("") : "";
     // A path that begins with a variable is known, and completed, at run time.
-    if (!path.empty() && path[0] != '/' && path[0] != '$') path = line.binder.full_path(path);
+    if (path.empty() || (path[0] != '/' && path[0] != '$')) path = line.binder.full_path(path);
+    if (!alias && path.ends_with('/')) path.pop_back();
     auto value = ComplexValue::compile(path, line);
     if (!value) return value.take_error();
     conf.root = std::move(*value);
@@ -237,6 +237,11 @@ Result<void> set_open_file_cache(CoreConf& conf, const Line& line) {
         return Error{"\"open_file_cache\" must have the \"max\" parameter"};
     }
     return {};
+}
+
+Result<void> set_error_log(CoreConf& conf, const Line& line) {
+    if (!conf.error_log) conf.error_log = std::make_shared<core::Log>();
+    return add_error_log(line, *conf.error_log);
 }
 
 Result<void> set_disable_symlinks(CoreConf& conf, const Line& line) {

@@ -6,11 +6,11 @@
 
 namespace server {
 
-class Configuration;
 struct CoreConf;
 class Request;
 struct Location;
 struct Verdict;
+struct VirtualServer;
 
 // core_directives.cpp
 conf::Result<void> set_root(CoreConf& conf, const conf::Line& line);         // root and alias
@@ -24,6 +24,7 @@ conf::Result<void> set_error_page(CoreConf& conf, const conf::Line& line);
 conf::Result<void> set_early_hints(CoreConf& conf, const conf::Line& line);
 conf::Result<void> set_open_file_cache(CoreConf& conf, const conf::Line& line);
 conf::Result<void> set_disable_symlinks(CoreConf& conf, const conf::Line& line);
+conf::Result<void> set_error_log(CoreConf& conf, const conf::Line& line);
 
 // try_files.cpp
 conf::Result<void> set_try_files(CoreConf& conf, const conf::Line& line);
@@ -40,8 +41,7 @@ conf::Result<void> bind_location(Location& location, const conf::Line& line, uin
 
 // listen.cpp
 conf::Result<void> add_listen(CoreConf& conf, const conf::Line& line);
-conf::Result<void> add_default_listen(Configuration& configuration, const conf::Line& line);
-// After binding: default servers, wildcard addresses, the tables of names.
-conf::Result<void> finish_listens(Configuration& configuration);
+// `listen 80`, for a server without any.
+conf::Result<void> add_default_listen(VirtualServer& server, const conf::Line& line);
 
 }  // namespace server

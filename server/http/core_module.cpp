@@ -1,5 +1,6 @@
 // The http core module: the table of its directives, their inheritance, and where a URI leads in the
 // file system. Its variables are in core_variables.cpp. Read by every request through CoreConf.
+#include <array>
 #include <climits>
 #include <cstring>
 
@@ -8,7 +9,6 @@
 #include "server/http/core_directives.h"
 #include "server/http/core_variables.h"
 #include "server/http/request.h"
-#include "server/http/router.h"
 
 namespace server {
 
@@ -99,7 +99,7 @@ constexpr Directive directives[] = {
     {"open_file_cache_events", in_any_http, takes_flag(),
      field<&CoreConf::open_file_cache_events>},
     {"disable_symlinks", in_any_http, takes(1, 2), call<set_disable_symlinks>},
-    {"resolver", in_any_http, takes_at_least(1), call<set_resolver>},
+    {"resolver", in_any_http, takes_at_least(1), field<&CoreConf::resolver_servers>},
     {"resolver_timeout", in_any_http, takes(1), field<&CoreConf::resolver_timeout>},
     {"error_log", in_any_http, takes_at_least(1), call<set_error_log>},
     // sending
@@ -231,18 +231,6 @@ conf::Result<void> merge(CoreConf& conf, const CoreConf* outer, conf::Binder& bi
     return {};
 }
 
-void build_trees(std::vector<std::unique_ptr<Location>>& locations,
-                 std::unique_ptr<LocationTree>& tree) {
-    for (auto& location : locations) build_trees(location->nested, location->tree);
-    auto made = std::make_unique<LocationTree>(locations);
-    if (!made->empty()) tree = std::move(made);
-}
-
-conf::Result<void> prepare(Configuration& configuration) {
-    for (auto& server : configuration.servers) build_trees(server->root.nested, server->root.tree);
-    return finish_listens(configuration);
-}
-
 bool has_try_files(const void* conf) {
     return static_cast<const CoreConf*>(conf)->try_files != nullptr;
 }
@@ -259,7 +247,6 @@ const Module http_core{
     .directives = directives,
     .variables = core_variables,
     .handlers = handlers,
-    .prepare = prepare,
 };
 REGISTER_MODULE(http_core);
 
@@ -293,10 +280,10 @@ core::Slice file_path(Request& request, Slice uri) {
     const CoreConf& conf = request.core();
     Slice root = conf.root.evaluate(request);
     Slice prefix;
-    if (!root.starts_with('/')) prefix = Configuration::current().options().prefix;
+    if (!root.empty() && root[0] != '/') prefix = Configuration::current().options().prefix;
     if (conf.is_alias) {
         if (conf.alias_replaces == Slice::npos) {
-            uri = {};
+            if (!request.uri_behind_alias) uri = {};
         } else if (uri.size() < conf.alias_replaces) {
             LOG(request.log, alert, 0,
                 "\"alias\" cannot be used in location \"%s\" where URI was rewritten",

@@ -1,56 +1,61 @@
-// Escaping by tables. Called by modules that print URIs, file names and log values.
+// Escaping: one table of bits per kind, made at compile time.
 #include "server/http/escape.h"
 
 #include <array>
-#include <cstdio>
 #include <cstring>
+
+#include "core/text.h"
 
 namespace server {
 
 namespace {
 
-using Set = std::array<bool, 256>;
+using core::Slice;
 
-constexpr Set path_set() {
-    Set set{};
-    for (int c = 0; c < 256; ++c) set[size_t(c)] = c <= 0x20 || c >= 0x7f;
-    for (char c : {'"', '#', '%', '<', '>', '?', '\\', '^', '`', '{', '|', '}'}) {
-        set[uint8_t(c)] = true;
-    }
-    return set;
+using Table = std::array<bool, 256>;
+
+constexpr Table table_of(Slice more, bool high_bytes) {
+    Table table{};
+    for (int c = 0; c <= ' '; ++c) table[size_t(c)] = true;
+    for (char c : more) table[uint8_t(c)] = true;
+    for (int c = 0x7f; high_bytes && c < 256; ++c) table[size_t(c)] = true;
+    return table;
 }
 
-constexpr Set component_set() {
-    Set set{};
+constexpr Table component_table() {
+    Table table{};
     for (int c = 0; c < 256; ++c) {
-        bool plain = (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9');
-        set[size_t(c)] = !plain && c != '-' && c != '.' && c != '_' && c != '~';
+        bool kept = core::is_alpha(char(c)) || core::is_digit(char(c)) || c == '-' || c == '.' ||
+                    c == '_' || c == '~';
+        table[size_t(c)] = !kept;
     }
-    return set;
+    return table;
 }
 
-constexpr Set path_escapes = path_set();
-constexpr Set component_escapes = component_set();
-
-// Bytes that one byte turns into; 1 for those that stay.
-template <class Width>
-core::Slice widen(core::Arena& arena, core::Slice text, Width width) {
-    size_t size = 0;
-    for (char c : text) size += width(c);
-    if (size == text.size()) return text;
-    return {arena.bytes(size), size};
-}
+constexpr Table tables[] = {
+    table_of("\"#%<>?\\^`{|}", true),
+    table_of("\"#%&+;<>?\\^`{|}", true),
+    component_table(),
+    table_of("\"#%'<>\\^`{|}", true),
+    table_of("\"'<>\\^`{|~", true),
+    table_of("%", false),
+    table_of("%", false),
+};
 
 }  // namespace
 
-core::Slice escape_uri(core::Arena& arena, core::Slice text, UriEscape how) {
-    const Set& set = how == UriEscape::path ? path_escapes : component_escapes;
-    core::Slice room = widen(arena, text, [&](char c) { return set[uint8_t(c)] ? 3 : 1; });
-    if (room.data() == text.data()) return text;
-    constexpr char digits[] = "0123456789ABCDEF";
-    char* to = const_cast<char*>(room.data());
+size_t count_escapes(Slice text, Escape kind) {
+    const Table& table = tables[size_t(kind)];
+    size_t count = 0;
+    for (char c : text) count += table[uint8_t(c)];
+    return count;
+}
+
+char* escape_into(char* to, Slice text, Escape kind) {
+    static constexpr char digits[] = "0123456789ABCDEF";
+    const Table& table = tables[size_t(kind)];
     for (char c : text) {
-        if (!set[uint8_t(c)]) {
+        if (!table[uint8_t(c)]) {
             *to++ = c;
             continue;
         }
@@ -58,68 +63,80 @@ core::Slice escape_uri(core::Arena& arena, core::Slice text, UriEscape how) {
         *to++ = digits[uint8_t(c) >> 4];
         *to++ = digits[uint8_t(c) & 15];
     }
-    return room;
+    return to;
 }
 
-core::Slice escape_html(core::Arena& arena, core::Slice text) {
-    auto entity = [](char c) -> core::Slice {
-        switch (c) {
-        case '&': return "&amp;";
-        case '<': return "&lt;";
-        case '>': return "&gt;";
-        case '"': return "&quot;";
-        default: return {};
-        }
-    };
-    core::Slice room = widen(arena, text, [&](char c) {
-        core::Slice by = entity(c);
-        return by.empty() ? size_t(1) : by.size();
-    });
-    if (room.data() == text.data()) return text;
-    char* to = const_cast<char*>(room.data());
-    for (char c : text) {
-        core::Slice by = entity(c);
-        if (by.empty()) {
-            *to++ = c;
-        } else {
-            to = std::copy(by.begin(), by.end(), to);
-        }
-    }
-    return room;
+Slice escape(core::Arena& arena, Slice text, Escape kind) {
+    size_t count = count_escapes(text, kind);
+    if (count == 0) return text;
+    char* room = arena.bytes(text.size() + 2 * count);
+    return {room, size_t(escape_into(room, text, kind) - room)};
 }
 
-core::Slice escape_json(core::Arena& arena, core::Slice text) {
-    auto letter = [](char c) -> char {
-        switch (c) {
-        case '"': case '\\': return c;
-        case '\n': return 'n';
-        case '\r': return 'r';
-        case '\t': return 't';
-        case '\b': return 'b';
-        case '\f': return 'f';
-        default: return 0;
+char* unescape_into(char* to, Slice text, bool plus) {
+    for (size_t i = 0; i < text.size(); ++i) {
+        char c = text[i];
+        if (c == '%' && i + 2 < text.size()) {
+            int high = core::hex_value(text[i + 1]), low = core::hex_value(text[i + 2]);
+            if (high >= 0 && low >= 0) {
+                *to++ = char(high * 16 + low);
+                i += 2;
+                continue;
+            }
         }
-    };
-    core::Slice room = widen(arena, text, [&](char c) -> size_t {
-        return letter(c) ? 2 : uint8_t(c) < 0x20 ? 6 : 1;
-    });
-    if (room.data() == text.data()) return text;
-    constexpr char digits[] = "0123456789ABCDEF";
-    char* to = const_cast<char*>(room.data());
+        *to++ = plus && c == '+' ? ' ' : c;
+    }
+    return to;
+}
+
+Slice unescape(core::Arena& arena, Slice text, bool plus) {
+    if (text.find('%') == Slice::npos && (!plus || text.find('+') == Slice::npos)) return text;
+    char* room = arena.bytes(text.size());
+    char* end = unescape_into(room, text, plus);
+    arena.give_back(end, room + text.size());
+    return {room, size_t(end - room)};
+}
+
+Slice escape_html(core::Arena& arena, Slice text) {
+    if (text.find_first_of("<>&\"") == Slice::npos) return text;
+    core::Appender to(arena, text.size() + 32);
     for (char c : text) {
-        if (char by = letter(c)) {
-            *to++ = '\\';
-            *to++ = by;
-        } else if (uint8_t(c) < 0x20) {
-            std::memcpy(to, "\\u00", 4);
-            to[4] = digits[uint8_t(c) >> 4];
-            to[5] = digits[uint8_t(c) & 15];
-            to += 6;
-        } else {
-            *to++ = c;
+        switch (c) {
+        case '<': to.append("&lt;"); break;
+        case '>': to.append("&gt;"); break;
+        case '&': to.append("&amp;"); break;
+        case '"': to.append("&quot;"); break;
+        default: to.append(c);
         }
     }
-    return room;
+    return to.take();
+}
+
+Slice escape_json(core::Arena& arena, Slice text) {
+    bool clean = true;
+    for (char c : text) clean = clean && uint8_t(c) >= 0x20 && c != '"' && c != '\\';
+    if (clean) return text;
+    core::Appender to(arena, text.size() + 32);
+    for (char c : text) {
+        switch (c) {
+        case '"': to.append("\\\""); break;
+        case '\\': to.append("\\\\"); break;
+        case '\n': to.append("\\n"); break;
+        case '\r': to.append("\\r"); break;
+        case '\t': to.append("\\t"); break;
+        case '\b': to.append("\\b"); break;
+        case '\f': to.append("\\f"); break;
+        default:
+            if (uint8_t(c) >= 0x20) {
+                to.append(c);
+                break;
+            }
+            to.append("\\u00");
+            to.append("0123456789ABCDEF"[uint8_t(c) >> 4]);
+            to.append("0123456789ABCDEF"[uint8_t(c) & 15]);
+        }
+    }
+    return to.take();
 }
 
 }  // namespace server

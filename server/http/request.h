@@ -118,6 +118,8 @@ class Request : public core::ListNode {
     bool error_page = false;                     // being answered by an error_page redirect
     bool skip_access_satisfied = false;
     bool valid_location = true, plain_uri = false;   // uri is the raw target: nothing was decoded
+    bool pipelined = false;                      // its head was there before it was asked for
+    bool uri_behind_alias = false;               // try_files in a regex location with alias
     bool keep_alive = false;                     // after this response
     bool header_only = false;                    // HEAD, 204, 304: no body goes out
     bool filter_need_in_memory = false;          // some filter wants no file buffers

@@ -20,7 +20,6 @@ class NameTable {
     core::Result<void> add(const ServerName& name, VirtualServer* server, std::string& warning);
     // Regex names set captures in `request` when given (null while only TLS knows the name).
     VirtualServer* find(core::Slice host, Request* request) const;
-    bool empty() const { return exact_.empty() && suffix_.empty() && prefix_.empty() && regex_.empty(); }
 
   private:
     struct Hash {
@@ -48,20 +47,26 @@ class LocationTree {
         // a redirect to it (proxy_pass).
         bool redirect_to_slash = false;
     };
-    // May set captures in the request (regex locations).
-    Match find(Request& request, core::Slice path) const;
+    // The exact location of that name, or else the longest prefix.
+    Match find_prefix(core::Slice path) const;
+    // The first regular expression that matches. Sets captures in the request.
+    Location* find_regex(Request& request, core::Slice path) const;
 
   private:
-    struct Node;
+    const Location* slash_location(core::Slice path) const;
+
     std::unordered_map<std::string_view, Location*> exact_;
     std::vector<Location*> prefixes_;    // sorted by name
     std::vector<int> outer_prefix_;      // index of the longest proper prefix of each, or -1
     std::vector<Location*> regexes_;
+    bool any_slash_redirect_ = false;
 };
 
 // Sets request.location by its uri (the find_config phase).
 Verdict find_config(Request& request);
-// Sets request.server by its host.
+// The innermost location for a path, nested ones included; null when none takes it.
+LocationTree::Match find_location(Request& request, const Location& outer, core::Slice path);
+// Sets request.server by its host (and the connection's local address).
 void find_server(Request& request);
 
 }  // namespace server

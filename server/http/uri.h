@@ -16,4 +16,8 @@ struct NormalizedUri {
 // "..", and merges slashes when asked to. False: malformed, climbs above the root, or holds %00.
 bool normalize_uri(core::Slice target, bool merge_slashes, core::Arena& arena, NormalizedUri& to);
 
+// A URI that a header or a script names for an internal redirect or a subrequest: splits the
+// arguments off and decodes %XX. False when it is unsafe: empty, with ".." segments or a NUL byte.
+bool split_internal_uri(core::Arena& arena, core::Slice& uri, core::Slice& args);
+
 }  // namespace server
