@@ -63,6 +63,7 @@ Result<void> Binder::bind(const std::vector<Node>& nodes, Level& level, Tree& tr
         result = apply(node);
         if (!result) break;
     }
+    if (result && &nodes == &tree.nodes && tree.syntax_error) result = *tree.syntax_error;
     level_ = outer_level;
     if (outer_tree) tree_ = outer_tree;
     return result;
@@ -70,7 +71,9 @@ Result<void> Binder::bind(const std::vector<Node>& nodes, Level& level, Tree& tr
 
 Result<void> Binder::bind_block(const Line& line, Level& level) {
     level.place_ = line.node.place;
-    return bind(line.node.children, level, *tree_);
+    auto bound = bind(line.node.children, level, *tree_);
+    if (bound && line.node.is_cut) return *tree_->syntax_error;
+    return bound;
 }
 
 Result<void> Binder::each_entry(const Line& line, const EntryReader& entry) {
@@ -79,6 +82,7 @@ Result<void> Binder::each_entry(const Line& line, const EntryReader& entry) {
         auto result = entry(Line{node, *this, line.context});
         if (!result) return error_at(node.place, result.error().what);
     }
+    if (line.node.is_cut) return *tree_->syntax_error;
     return {};
 }
 

@@ -57,7 +57,8 @@ class Binder {
 
     // Applies the directives in `nodes` at `level`. Stops at the first error, which has the form
     //   unknown directive "foo" in /path/file:12
-    // followed by the line itself and, for an unknown name, "did you mean …?".
+    // followed by the line itself and, for an unknown name, "did you mean …?". A tree that a syntax
+    // error cut short gives that error, unless there is one further up.
     Result<void> bind(const std::vector<Node>& nodes, Level& level, Tree& tree);
     // For block directives: the children of node at a new level enclosed by the current one.
     Result<void> bind_block(const Line& line, Level& level);

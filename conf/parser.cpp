@@ -161,7 +161,10 @@ Result<void> Parser::take(Source& source, Statement& statement, std::vector<Node
     node.place = place;
     node.has_block = has_block;
     if (!has_block) return {};
-    return ends_with_lua_block(node.name) ? read_lua(source, node) : read_children(source, node);
+    if (!ends_with_lua_block(node.name)) return read_children(source, node);
+    auto read = read_lua(source, node);
+    if (!read) to.pop_back();              // nobody expects one without its body
+    return read;
 }
 
 Result<void> Parser::read_lua(Source& source, Node& node) {
@@ -183,6 +186,7 @@ Result<void> Parser::read_children(Source& source, Node& node) {
     // The node is moved about while its siblings are added, never while its children are.
     auto result = read_block(source, node.children, &node);
     --block_depth_;
+    node.is_cut = !result;
     return result;
 }
 
@@ -249,17 +253,22 @@ const std::string* add_option(Tree& tree, core::Slice text, const std::string& n
     return tree.option_names.back().get();
 }
 
+Result<void> keep_error(Tree& tree, Result<void> result) {
+    if (!result && !tree.syntax_error) tree.syntax_error = result.error();
+    return result;
+}
+
 }  // namespace
 
 Result<void> parse_file(const std::string& path, const ParseOptions& options, Tree& tree) {
-    return Parser(options, tree).read_file(path, nullptr, tree.nodes);
+    return keep_error(tree, Parser(options, tree).read_file(path, nullptr, tree.nodes));
 }
 
 Result<void> parse_text(core::Slice text, const std::string& name, const ParseOptions& options,
                         Tree& tree) {
     const std::string* kept = add_option(tree, text, name);
     core::Slice source = *tree.option_texts.back();
-    return Parser(options, tree).read_text(source, kept, true, tree.nodes);
+    return keep_error(tree, Parser(options, tree).read_text(source, kept, true, tree.nodes));
 }
 
 Result<void> parse_source(core::Slice text, const std::string& name, const ParseOptions& options,
@@ -268,7 +277,7 @@ Result<void> parse_source(core::Slice text, const std::string& name, const Parse
     tree.texts.push_back(std::make_unique<std::string>(text));
     const std::string* kept = tree.files.back().get();
     core::Slice source = *tree.texts.back();
-    return Parser(options, tree).read_text(source, kept, false, tree.nodes);
+    return keep_error(tree, Parser(options, tree).read_text(source, kept, false, tree.nodes));
 }
 
 Result<void> parse_include(core::Slice pattern, const Place& place, const ParseOptions& options,

@@ -3,9 +3,11 @@
 #pragma once
 
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
+#include "core/result.h"
 #include "core/slice.h"
 
 namespace conf {
@@ -25,6 +27,7 @@ struct Node {
     bool has_block = false;
     int end_line = 0;                     // of the "}" of a block
     std::vector<Node> children;           // of a { } block
+    bool is_cut = false;                  // a syntax error ended the reading inside this block
     bool is_lua = false;                  // a *_by_lua_block: args.back() is the body…
     int lua_line = 0;                     // …whose first byte stands on this line
 
@@ -33,6 +36,9 @@ struct Node {
 
 struct Tree {
     std::vector<Node> nodes;
+    // What ended the reading; `nodes` holds what came before it. nginx reads and applies line by
+    // line: an error of meaning further up wins, so the binder looks at these nodes all the same.
+    std::optional<core::Error> syntax_error;
     std::vector<std::unique_ptr<std::string>> files;    // paths, in order of reading
     std::vector<std::unique_ptr<std::string>> texts;    // their contents, same order (for -T)
     // Texts given as options, the same way: they are not files, so -T leaves them out.

@@ -53,7 +53,8 @@ core::Result<std::unique_ptr<Configuration>> Configuration::load(const LoadOptio
     loaded->options_ = options;
     loaded->make_current();
     auto done = loaded->read();
-    if (done) done = loaded->bind();
+    // Also after a syntax error: what is wrong further up in the file is said first.
+    if (done || loaded->tree_.syntax_error) done = loaded->bind();
     if (done) done = loaded->prepare();
     for (const std::string& warning : loaded->binder_->warnings()) {
         LOG(core::process_log(), warn, 0, "%s", warning.c_str());

@@ -75,6 +75,7 @@ void bind(Tree& tree) {
     held.push_back(std::make_unique<Level>(binder.module_count(), nullptr, in_main));
     auto bound = binder.bind(tree.nodes, *held[0], tree);
     if (!bound) return check_error(tree, bound.error());
+    if (tree.syntax_error) abort();
     std::vector<Level*> all;
     for (auto& level : held) all.push_back(level.get());
     if (auto inherited = binder.inherit(all); !inherited) abort();
@@ -90,11 +91,8 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
         Tree tree;
         auto parsed = as_option ? parse_text(text, command_line_name, {}, tree)
                                 : parse_source(text, "/fuzz.conf", {}, tree);
-        if (parsed) {
-            bind(tree);
-        } else {
-            check_error(tree, parsed.error());
-        }
+        if (!parsed) check_error(tree, parsed.error());
+        bind(tree);
     }
     parse_size(text);
     parse_offset(text);

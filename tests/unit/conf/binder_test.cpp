@@ -290,6 +290,27 @@ TEST_F(Binding, TablesReadByTheirOwner) {
     EXPECT_EQ(bind_line("http { table t {\n a 1;\n b;\n} }"), "wrong entry in /c:3");
 }
 
+TEST_F(Binding, OfTwoErrorsTheFirstInTheFile) {
+    auto first_of = [&](const std::string& text) {
+        make_binder();
+        EXPECT_FALSE(parse_source(text, "/c", {}, tree));
+        auto bound = binder->bind(tree.nodes, *held[0], tree);
+        EXPECT_FALSE(bound);
+        return bound ? "" : bound.error().what.substr(0, bound.error().what.find('\n'));
+    };
+    EXPECT_EQ(first_of("http {\n rate x;\n server {\n } } }"),
+              "\"rate\" directive invalid number in /c:2");
+    EXPECT_EQ(first_of("http {\n rate 1;\n server {\n rate } }"), "unexpected \"}\" in /c:4");
+    EXPECT_EQ(first_of("http {\n} }\nrate 1;"), "unexpected \"}\" in /c:2");
+    EXPECT_EQ(first_of("http {\n}\nhttp { server {\n rate 1;"),
+              "unexpected end of file, expecting \"}\" in /c:4");
+    EXPECT_EQ(first_of("rate {\n server { "), "\"rate\" directive is not allowed here in /c:1");
+    EXPECT_EQ(first_of("http { table t {\n a 1; b }"), "unexpected \"}\" in /c:2");
+    EXPECT_EQ(first_of("http { table t {\n a; b }"), "wrong entry in /c:2");
+    EXPECT_EQ(first_of("http { server { location / {\n run_by_lua_block { {"),
+              "unexpected end of file, expecting terminating characters for lua code block in /c:2");
+}
+
 TEST_F(Binding, Warnings) {
     ASSERT_EQ(bind("where;\nhttp {\n where; }"), "");
     EXPECT_EQ(binder->warnings(), (std::vector<std::string>{"noted in /c:1", "noted in /c:3"}));
