@@ -10,7 +10,7 @@ SETUP = {"main_config", "http_config", "config", "lua", "files", "env", "args", 
          "conf_ok", "conf_warn"}
 REQUESTS = {"request", "raw_request"}
 EXPECTATIONS = {"status", "statuses", "reason", "headers", "body", "body_like", "body_unlike",
-                "body_bytes", "trailers", "closed", "interim"}
+                "body_bytes", "trailers", "truncated", "closed", "interim"}
 FLAGS = {"error_log", "no_error_log", "file_has", "file_lacks", "skip", "skip_abort", "once",
          "wait", "timeout", "keep_open", "xfail"}
 REPEAT = re.compile(r"%\{(.+?) x (\d+)\}")
