@@ -10,6 +10,7 @@
 #include "server/http/core_directives.h"
 #include "server/http/request.h"
 #include "server/http/router.h"
+#include "server/http/script.h"
 
 namespace server {
 
@@ -121,8 +122,9 @@ conf::Result<void> bind_location(Location& location, const conf::Line& line, uin
                                                    context);
     configuration.levels.push_back(location.level.get());
     configuration.locations.push_back(&location);
-    // Settings that are not inherited (try_files) need a conf of the location's own.
+    // Settings that are not inherited (try_files, scripts) need confs of the location's own.
     binder.own(*location.level, http_core.index);
+    own_script(binder, *location.level);
     Location* outer = std::exchange(configuration.binding_location, &location);
     auto bound = binder.bind_block(line, *location.level);
     configuration.binding_location = outer;
@@ -141,6 +143,7 @@ conf::Result<void> add_server(CoreConf&, const conf::Line& line) {
                                                       &line.binder.current(), conf::in_server);
     configuration.levels.push_back(server.root.level.get());
     line.binder.own(*server.root.level, http_core.index);
+    own_script(line.binder, *server.root.level);
     configuration.binding_server = &server;
     configuration.binding_location = nullptr;
     auto bound = line.binder.bind_block(line, *server.root.level);

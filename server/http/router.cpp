@@ -221,6 +221,7 @@ Verdict find_config(Request& request) {
     LocationTree::Match match = find_location(request, request.server->root, request.uri);
     const Location* location = match.location ? match.location : &request.server->root;
     request.location = location;
+    request.uri_changed = false;
     if (location->core->internal && !request.internal) return Verdict::reject(404);
     if (location->except_block && !(location->except_allows & (1u << int(request.method)))) {
         location = request.location = location->except_block;

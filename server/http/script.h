@@ -5,7 +5,7 @@
 
 #include <cstdint>
 
-#include "conf/directive.h"
+#include "conf/binder.h"
 #include "core/slice.h"
 #include "server/module.h"
 
@@ -23,6 +23,9 @@ using ScriptFunction = bool (*)(Request& request, const void* data, Value& value
 // for a step without a variable. `data` must live as long as the configuration.
 conf::Result<void> add_script_step(const conf::Line& line, core::Slice variable,
                                    ScriptFunction function, const void* data);
+
+// For whoever makes a location: scripts are not inherited, so each level has its own.
+void own_script(conf::Binder& binder, conf::Level& level);
 
 // uninitialized_variable_warn, where the request is.
 bool warns_uninitialized(const Request& request);
