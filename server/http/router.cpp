@@ -18,46 +18,24 @@ using core::Slice;
 
 core::Result<void> NameTable::add(const ServerName& name, VirtualServer* server,
                                   std::string& warning) {
-    Slice text = name.text;
-    auto insert = [&](Map& map, Slice key) {
-        auto [at, added] = map.emplace(std::string(key), server);
-        if (!added && at->second != server) {
-            warning = "conflicting server name \"" + name.text + "\", ignored";
-        }
-    };
     if (name.pattern) {
         regex_.emplace_back(&name, server);
-    } else if (text.starts_with("*.")) {
-        insert(suffix_, text.substr(2));
-    } else if (text.starts_with('.')) {
-        insert(exact_, text.substr(1));
-        insert(suffix_, text.substr(1));
-    } else if (text.size() > 2 && text.ends_with(".*")) {
-        insert(prefix_, text.substr(0, text.size() - 2));
-    } else if (text.find('*') != Slice::npos) {
+        return {};
+    }
+    using Hosts = HostMap<VirtualServer*>;
+    switch (hosts_.add(name.text, server, true)) {
+    case Hosts::Added::yes: break;
+    case Hosts::Added::known:
+        warning = "conflicting server name \"" + name.text + "\", ignored";
+        break;
+    case Hosts::Added::invalid:
         return core::Error{"invalid server name or wildcard \"" + name.text + "\""};
-    } else {
-        insert(exact_, text);
     }
     return {};
 }
 
 VirtualServer* NameTable::find(Slice host, Request* request) const {
-    auto exact = exact_.find(host);
-    if (exact != exact_.end()) return exact->second;
-    if (!suffix_.empty()) {
-        for (size_t dot = host.find('.'); dot != Slice::npos; dot = host.find('.', dot + 1)) {
-            auto at = suffix_.find(host.substr(dot + 1));
-            if (at != suffix_.end()) return at->second;
-        }
-    }
-    if (!prefix_.empty()) {
-        for (size_t dot = host.rfind('.'); dot != Slice::npos && dot > 0;
-             dot = host.rfind('.', dot - 1)) {
-            auto at = prefix_.find(host.substr(0, dot));
-            if (at != prefix_.end()) return at->second;
-        }
-    }
+    if (VirtualServer* const* known = hosts_.find(host)) return *known;
     if (host.empty()) return nullptr;
     for (auto [name, server] : regex_) {
         if (request) {

@@ -9,6 +9,7 @@
 #include "conf/directive.h"
 #include "core/slice.h"
 #include "server/config.h"
+#include "server/http/host_map.h"
 
 namespace server {
 
@@ -22,14 +23,7 @@ class NameTable {
     VirtualServer* find(core::Slice host, Request* request) const;
 
   private:
-    struct Hash {
-        using is_transparent = void;
-        size_t operator()(core::Slice text) const { return std::hash<core::Slice>{}(text); }
-    };
-    using Map = std::unordered_map<std::string, VirtualServer*, Hash, std::equal_to<>>;
-    Map exact_;
-    Map suffix_;        // "example.com" for *.example.com and .example.com
-    Map prefix_;        // "www.example" for www.example.*
+    HostMap<VirtualServer*> hosts_;
     std::vector<std::pair<const ServerName*, VirtualServer*>> regex_;
 };
 

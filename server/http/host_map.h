@@ -1,0 +1,70 @@
+// A table of host names with wildcards: "example.com", ".example.com", "*.example.com", "www.*".
+// Exact names win, then the longest "*." wildcard, then the longest ".*" one. Keys are lower case.
+#pragma once
+
+#include <string>
+#include <unordered_map>
+
+#include "core/slice.h"
+
+namespace server {
+
+template <class T>
+class HostMap {
+  public:
+    enum class Added : unsigned char { yes, known, invalid };
+
+    // Without `wildcards` the name is taken as it is.
+    Added add(core::Slice name, T value, bool wildcards) {
+        if (!wildcards) return insert(exact_, name, value);
+        if (name.starts_with("*.") && name.size() > 2) return insert(suffix_, name.substr(2), value);
+        if (name.starts_with('.') && name.size() > 1) {
+            Added added = insert(suffix_, name.substr(1), value);
+            if (added == Added::yes) exact_.emplace(std::string(name.substr(1)), value);
+            return added;
+        }
+        if (name.ends_with(".*") && name.size() > 2) {
+            return insert(prefix_, name.substr(0, name.size() - 2), value);
+        }
+        if (name.find('*') != core::Slice::npos) return Added::invalid;
+        return insert(exact_, name, value);
+    }
+
+    // Null when no name matches.
+    const T* find(core::Slice host) const {
+        if (auto at = exact_.find(host); at != exact_.end()) return &at->second;
+        if (!suffix_.empty()) {
+            for (size_t dot = host.find('.'); dot != host.npos; dot = host.find('.', dot + 1)) {
+                auto at = suffix_.find(host.substr(dot + 1));
+                if (at != suffix_.end()) return &at->second;
+            }
+        }
+        if (prefix_.empty()) return nullptr;
+        size_t dot = host.rfind('.');
+        while (dot != host.npos && dot > 0) {
+            auto at = prefix_.find(host.substr(0, dot));
+            if (at != prefix_.end()) return &at->second;
+            dot = host.rfind('.', dot - 1);
+        }
+        return nullptr;
+    }
+
+    bool empty() const { return exact_.empty() && suffix_.empty() && prefix_.empty(); }
+
+  private:
+    struct Hash {
+        using is_transparent = void;
+        size_t operator()(core::Slice text) const { return std::hash<core::Slice>{}(text); }
+    };
+    using Map = std::unordered_map<std::string, T, Hash, std::equal_to<>>;
+
+    Added insert(Map& map, core::Slice key, const T& value) {
+        return map.emplace(std::string(key), value).second ? Added::yes : Added::known;
+    }
+
+    Map exact_;
+    Map suffix_;        // "example.com" for *.example.com and .example.com
+    Map prefix_;        // "www.example" for www.example.*
+};
+
+}  // namespace server
