@@ -160,6 +160,8 @@ struct Module {
     void (*reopen_logs)(Configuration&, unsigned owner) = nullptr;
     // Does it keep state per request (Request::state)? Then it gets a slot there.
     bool has_request_state = false;
+    // Does that state stay when the request is redirected internally?
+    bool state_outlives_redirects = false;
 
     // Set by registration.
     mutable uint16_t index = 0;

@@ -7,6 +7,7 @@
 #include "server/config.h"
 #include "server/http/core_conf.h"
 #include "server/http/h1.h"
+#include "server/http/proxy_header.h"
 #include "server/worker.h"
 
 namespace server {

@@ -15,6 +15,7 @@
 namespace server {
 
 struct ListenAddress;
+struct ProxyHeader;
 class Worker;
 
 class Connection : public core::ListNode, public core::IoHandler {
@@ -33,6 +34,7 @@ class Connection : public core::ListNode, public core::IoHandler {
     uint32_t requests = 0;             // $connection_requests
     int64_t opened_ms;                 // wall clock
     bool tls = false;
+    std::unique_ptr<ProxyHeader> proxy;   // what a PROXY protocol header said; null without one
 
     const core::Address& local();      // the address the client connected to (asked for once)
 

@@ -18,6 +18,7 @@
 #include "server/features.h"
 #include "server/http/connection.h"
 #include "server/http/core_conf.h"
+#include "server/http/proxy_header.h"
 #include "server/http/request.h"
 
 namespace server {
@@ -183,6 +184,37 @@ Value get_connection_requests(Request& request, Slice, uintptr_t) {
 }
 Value get_connection_time(Request& request, Slice, uintptr_t) {
     return seconds_and_ms(request, core::Clock::wall_ms() - request.connection.opened_ms);
+}
+
+// ---- what a PROXY protocol header said ----
+
+enum class ProxyField : uintptr_t { source, source_port, destination, destination_port };
+
+Value get_proxy_field(Request& request, Slice, uintptr_t field) {
+    const ProxyHeader* proxy = request.connection.proxy.get();
+    if (!proxy) return Value::none();
+    switch (ProxyField(field)) {
+    case ProxyField::source: return Slice(proxy->source);
+    case ProxyField::destination: return Slice(proxy->destination);
+    case ProxyField::source_port: return number(request, proxy->source_port);
+    case ProxyField::destination_port: return number(request, proxy->destination_port);
+    }
+    return Value::none();
+}
+
+// "0x05" or a name of those that the specification gives.
+Value get_proxy_tlv(Request& request, Slice name, uintptr_t) {
+    struct Known { Slice name; uint8_t type; };
+    constexpr Known names[] = {{"alpn", 1}, {"authority", 2}, {"unique_id", 5}, {"ssl", 0x20},
+                               {"netns", 0x30}};
+    const ProxyHeader* proxy = request.connection.proxy.get();
+    if (!proxy) return Value::none();
+    for (const Known& known : names) {
+        if (known.name == name) return if_any(proxy->tlv(known.type));
+    }
+    if (!name.starts_with("0x")) return Value::none();
+    auto type = core::parse_hex(name.substr(2), 255);
+    return type ? if_any(proxy->tlv(uint8_t(*type))) : Value::none();
 }
 
 enum class TcpField : uintptr_t { rtt, rttvar, snd_cwnd, rcv_space };
@@ -352,6 +384,11 @@ constexpr Variable table[] = {
     {"binary_remote_addr", get_binary_remote_addr, volatile_},
     {"remote_addr", get_remote_addr, volatile_},
     {"remote_port", get_remote_port, volatile_},
+    {"proxy_protocol_addr", get_proxy_field, 0, uintptr_t(ProxyField::source)},
+    {"proxy_protocol_port", get_proxy_field, 0, uintptr_t(ProxyField::source_port)},
+    {"proxy_protocol_server_addr", get_proxy_field, 0, uintptr_t(ProxyField::destination)},
+    {"proxy_protocol_server_port", get_proxy_field, 0, uintptr_t(ProxyField::destination_port)},
+    {"proxy_protocol_tlv_", get_proxy_tlv, prefix},
     {"server_addr", get_server_addr},
     {"server_port", get_server_port},
     {"server_name", get_server_name},

@@ -98,7 +98,11 @@ void Request::destroy(Request* request) {
 }
 
 void Request::clear_states() {
-    std::memset(states_, 0, sizeof(void*) * request_state_count());
+    for (const Module* module : modules()) {
+        if (module->has_request_state && !module->state_outlives_redirects) {
+            states_[module->state_index] = nullptr;
+        }
+    }
 }
 
 }  // namespace server
