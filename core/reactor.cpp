@@ -1,19 +1,17 @@
 // The loop that both backends share: slots, queues, posted jobs, turns.
 #include "core/reactor.h"
 
-#include <memory>
-
 #include "core/clock.h"
 
 namespace core {
 
 namespace {
-thread_local std::unique_ptr<Reactor> reactor;
+constinit thread_local Reactor* reactor = nullptr;   // owned; freed by close()
 }
 
 Result<void> Reactor::open() {
     close();   // a forked worker makes its own
-    reactor.reset(new Reactor);
+    reactor = new Reactor;
     Clock::update();
     return reactor->open_backend();
 }
@@ -21,7 +19,8 @@ Result<void> Reactor::open() {
 void Reactor::close() {
     if (!reactor) return;
     reactor->close_backend();
-    reactor.reset();
+    delete reactor;
+    reactor = nullptr;
 }
 
 Reactor& Reactor::current() { return *reactor; }

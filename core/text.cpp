@@ -4,12 +4,14 @@
 #include <algorithm>
 #include <cstdarg>
 #include <cstdio>
+#include <cstring>
 #include <vector>
 
 namespace core {
 
 bool iequals(Slice a, Slice b) {
     if (a.size() != b.size()) return false;
+    if (std::memcmp(a.data(), b.data(), a.size()) == 0) return true;   // the usual case
     for (size_t i = 0; i < a.size(); ++i) {
         if (lower(a[i]) != lower(b[i])) return false;
     }
@@ -57,8 +59,8 @@ std::optional<uint64_t> parse_number(Slice text, uint64_t max) {
     for (char c : text) {
         if (!is_digit(c)) return {};
         uint64_t digit = uint64_t(c - '0');
-        if (value > (max - digit) / 10) return {};
-        value = value * 10 + digit;
+        if (__builtin_mul_overflow(value, uint64_t(10), &value)) return {};
+        if (__builtin_add_overflow(value, digit, &value) || value > max) return {};
     }
     return value;
 }

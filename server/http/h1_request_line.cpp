@@ -1,6 +1,8 @@
 // The request line and the Host field of HTTP/1.
 #include "server/http/h1_request_line.h"
 
+#include <array>
+
 #include "core/text.h"
 #include "server/http/core_conf.h"
 #include "server/http/request.h"
@@ -32,45 +34,64 @@ HeadError parse_version(core::Slice text, int& version) {
     return {};
 }
 
-bool is_target_byte(char c) { return uint8_t(c) > 0x20 && c != 0x7f; }
+enum HostByte : uint8_t { host_bad, host_plain, host_upper };
 
-bool is_host_byte(char c) {
-    return core::is_alpha(c) || core::is_digit(c) ||
-           core::Slice(".-_~%!$&'()*+;=").find(c) != core::Slice::npos;
+// What a byte is in a registered name or an IPv4 address (RFC 3986 3.2.2).
+constexpr std::array<uint8_t, 256> host_bytes = [] {
+    std::array<uint8_t, 256> table{};
+    for (int c = 'a'; c <= 'z'; ++c) table[size_t(c)] = host_plain;
+    for (int c = '0'; c <= '9'; ++c) table[size_t(c)] = host_plain;
+    for (int c = 'A'; c <= 'Z'; ++c) table[size_t(c)] = host_upper;
+    for (char c : core::Slice(".-_~%!$&'()*+;=")) table[uint8_t(c)] = host_plain;
+    return table;
+}();
+
+bool is_bracketed_address(core::Slice text) {
+    if (text.size() < 4 || text.back() != ']') return false;
+    for (char c : text.substr(1, text.size() - 2)) {
+        if (core::hex_value(c) < 0 && c != ':' && c != '.') return false;
+    }
+    return true;
 }
 
-bool is_host(core::Slice host) {
-    if (host.empty()) return false;
-    if (host[0] == '[') {
-        if (host.back() != ']' || host.size() < 4) return false;
-        for (char c : host.substr(1, host.size() - 2)) {
-            if (core::hex_value(c) < 0 && c != ':' && c != '.') return false;
-        }
-        return true;
-    }
-    for (char c : host) {
-        if (!is_host_byte(c)) return false;
+bool is_port(core::Slice text) {
+    int value = 0;
+    for (char c : text) {
+        if (!core::is_digit(c)) return false;
+        value = value * 10 + (c - '0');
+        if (value > 65535) return false;
     }
     return true;
 }
 
 // "Example.com:80" into the lower-cased host without a final dot, and its port.
 bool split_host(core::Arena& arena, core::Slice text, core::Slice& host, core::Slice& port) {
-    size_t colon = text.rfind(':');
-    size_t bracket = text.rfind(']');
-    bool has_port = colon != core::Slice::npos &&
-                    (bracket == core::Slice::npos || colon > bracket);
-    host = has_port ? text.substr(0, colon) : text;
-    port = has_port ? text.substr(colon + 1) : core::Slice{};
-    if (!port.empty() && !core::parse_number(port, 65535)) return false;
+    size_t end = 0;
+    bool upper = false;
+    if (!text.empty() && text[0] == '[') {
+        end = text.find(']') + 1;          // 0 when there is none
+        if (!is_bracketed_address(text.substr(0, end))) return false;
+        upper = true;
+    } else {
+        for (; end < text.size() && text[end] != ':'; ++end) {
+            uint8_t kind = host_bytes[uint8_t(text[end])];
+            if (kind == host_bad) return false;
+            upper |= kind == host_upper;
+        }
+    }
+    host = text.substr(0, end);
+    port = {};
+    if (end < text.size()) {
+        if (text[end] != ':') return false;
+        port = text.substr(end + 1);
+        if (!is_port(port)) return false;
+    }
     if (!host.empty() && host.back() == '.') host.remove_suffix(1);
-    if (!is_host(host)) return false;
-    for (char c : host) {
-        if (c < 'A' || c > 'Z') continue;
+    if (host.empty()) return false;
+    if (upper) {
         char* lowered = arena.bytes(host.size());
         core::lower_into(lowered, host);
         host = {lowered, host.size()};
-        break;
     }
     return true;
 }
@@ -99,9 +120,9 @@ HeadError take_absolute(Request& request, core::Slice& target) {
 }
 
 HeadError take_target(Request& request, core::Slice target) {
-    for (char c : target) {
-        if (!is_target_byte(c)) return bad_line;
-    }
+    bool clean = true;
+    for (char c : target) clean &= uint8_t(c) > 0x20 && c != 0x7f;
+    if (!clean) return bad_line;
     if (target.empty()) return bad_line;
     if (target[0] != '/') {
         if (HeadError error = take_absolute(request, target); error.status) return error;
