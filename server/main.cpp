@@ -208,8 +208,9 @@ core::Result<void> prepare(server::ServerProcess& process) {
     core::process_log().log = &process.configuration->error_log;
     auto& conf = process.configuration->main<MainConf>(server::main_module);
     process.pid_path = conf.pid.value;
-    int workers = conf.master_process.value ? conf.worker_processes : 1;
-    auto opened = process.sockets.open(*process.configuration, workers);
+    process.single = !conf.master_process.value;
+    auto opened = process.sockets.open(*process.configuration,
+                                       process.single ? 1 : conf.worker_processes);
     if (!opened) return opened;
     process.sockets.commit();
     return server::init_process(*process.configuration);
@@ -233,7 +234,7 @@ int serve(const LoadOptions& options) {
     if (!written) return fail(written.error().what);
     server::redirect_stderr(*process.configuration);
     core::set_log_echo(nullptr);
-    if (!conf.master_process.value) return server::run_single(process);
+    if (process.single) return server::run_single(process);
     return server::Master(process).run();
 }
 

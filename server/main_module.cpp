@@ -8,6 +8,7 @@
 #include <cerrno>
 
 #include "conf/binder.h"
+#include "core/process.h"
 #include "core/text.h"
 #include "server/config.h"
 #include "server/error_log.h"
@@ -39,7 +40,7 @@ Result<void> worker_processes(MainConf& conf, const Line& line) {
     if (conf.worker_processes_set) return conf::detail::duplicate();
     conf.worker_processes_set = true;
     if (line.arg(0) == "auto") {
-        conf.worker_processes = std::clamp(int(::sysconf(_SC_NPROCESSORS_ONLN)), 1, workers_max);
+        conf.worker_processes = std::min(core::processors_online(), workers_max);
         return {};
     }
     auto count = core::parse_number(line.arg(0), INT32_MAX);
@@ -311,6 +312,17 @@ Result<void> merge(MainConf& conf, const MainConf* outer, conf::Binder& binder) 
     return {};
 }
 
+Result<void> check_limits(Configuration& configuration) {
+    auto& conf = configuration.main<MainConf>(main_module);
+    int64_t limit = conf.rlimit_nofile >= 0 ? conf.rlimit_nofile : core::open_files_limit();
+    if (conf.worker_connections.value > limit) {
+        LOG(core::process_log(), warn, 0,
+            "%lld worker_connections exceed open file resource limit: %lld",
+            static_cast<long long>(conf.worker_connections.value), static_cast<long long>(limit));
+    }
+    return {};
+}
+
 }  // namespace
 
 std::vector<bool> cpu_mask_of(const MainConf& conf, int id, int processors) {
@@ -335,6 +347,7 @@ constinit const Module main_module{
     .name = "main",
     .conf = conf_with_merge<MainConf, merge>,
     .directives = directives,
+    .prepare = check_limits,
 };
 REGISTER_MODULE(main_module);
 

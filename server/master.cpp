@@ -185,7 +185,7 @@ bool load_again(ServerProcess& process) {
     auto loaded = Configuration::load(process.options);
     if (!loaded) return refuse(loaded.error().what);
     auto& conf = (*loaded)->main<MainConf>(main_module);
-    auto opened = process.sockets.open(**loaded, conf.worker_processes);
+    auto opened = process.sockets.open(**loaded, process.single ? 1 : conf.worker_processes);
     if (!opened) return refuse(opened.error().what);
     auto ready = init_process(**loaded);
     if (ready && conf.pid.value != process.pid_path) {

@@ -21,6 +21,7 @@ struct ServerProcess {
     ListenSockets sockets;
     std::string pid_path;
     bool daemonized = false;
+    bool single = false;          // no master, one worker: decided at the start
     pid_t parent = 0;             // of a binary upgrade: the old master
 };
 

@@ -27,7 +27,11 @@ Outcome serve(ServerProcess& process) {
     core::daemon_ready();
     core::notify_service_manager(core::format("READY=1\nMAINPID=%d", int(::getpid())));
     worker.run();
-    return control.reload_wanted() ? Outcome::reload : Outcome::ended;
+    if (!control.reload_wanted()) return Outcome::ended;
+    LOG(core::process_log(), notice, 0, "reconfiguring");
+    // While the loop is still open: what the old configuration holds may be watched by it.
+    load_again(process);
+    return Outcome::reload;
 }
 
 }  // namespace
@@ -41,10 +45,8 @@ int run_single(ServerProcess& process) {
     core::set_environment(process.configuration->main<MainConf>(main_module).env);
     Outcome outcome;
     // A reload serves what has begun to its end first; new connections wait in the sockets' queues.
-    while ((outcome = serve(process)) == Outcome::reload) {
-        LOG(core::process_log(), notice, 0, "reconfiguring");
-        load_again(process);
-    }
+    do outcome = serve(process);
+    while (outcome == Outcome::reload);
     LOG(core::process_log(), notice, 0, "exit");
     clean_up(process, false);
     return outcome == Outcome::failed ? 1 : 0;

@@ -2,7 +2,11 @@
 // Called by the master's child process, or by main when there is no master.
 #include "server/worker.h"
 
+#include <cstdlib>
+
 #include "core/log.h"
+#include "core/resolver.h"
+#include "core/threads.h"
 #include "server/config.h"
 #include "server/http/connection.h"
 #include "server/listener.h"
@@ -21,6 +25,9 @@ Worker* current_worker = nullptr;
 constexpr int batch_alone = 64;
 constexpr int batch_shared = 8;
 constexpr int batch_multi = 512;
+
+// For connections to end in order once worker_shutdown_timeout has passed.
+constexpr int64_t last_moment_ms = 500;
 
 // Idle connections closed at once when there is no place for new ones.
 constexpr int freed_at_once = 32;
@@ -44,6 +51,8 @@ Worker::Worker(Configuration& loaded, int number, int slot)
 Worker::~Worker() {
     listeners_.clear();
     shutdown_timer_.reset();
+    pools_.clear();
+    resolver_.reset();
     core::Reactor::close();
     if (current_worker == this) current_worker = nullptr;
 }
@@ -102,16 +111,19 @@ void Worker::stop_listening() {
     for (auto& listener : listeners_) listener->stop();
 }
 
-// worker_shutdown_timeout has passed.
+// worker_shutdown_timeout has passed: first connections are told, then nothing is waited for.
 void Worker::end_connections() {
+    if (ending_) return core::Reactor::current().stop();
+    ending_ = true;
     LOG(core::process_log(), notice, 0, "worker_shutdown_timeout reached, closing %llu connections",
         static_cast<unsigned long long>(connection_count));
     connections.each([](Connection& connection) { connection.close(); });
-    core::Reactor::current().stop();
+    shutdown_timer_->set(last_moment_ms);
+    check_exit();
 }
 
 void Worker::check_exit() {
-    if (exit_ == Exit::graceful && connection_count == 0 && holds_ == 0) {
+    if (exit_ == Exit::graceful && connection_count == 0 && (holds_ == 0 || ending_)) {
         core::Reactor::current().stop();
     }
 }
@@ -131,6 +143,32 @@ void Worker::connection_ended(Connection& connection) {
     for (auto& listener : listeners_) {
         if (listener->paused()) listener->resume();
     }
+}
+
+core::Resolver& Worker::resolver() {
+    if (!resolver_) {
+        auto made = core::Resolver::create({});
+        // Nothing of it comes from the configuration: it fails when memory does, or the library.
+        if (!made) {
+            LOG(core::process_log(), emerg, 0, "%s", made.error().what.c_str());
+            std::abort();
+        }
+        resolver_ = std::move(*made);
+    }
+    return *resolver_;
+}
+
+core::ThreadPool* Worker::thread_pool(const char* name) {
+    for (auto& [known, pool] : pools_) {
+        if (known == name) return pool.get();
+    }
+    for (const ThreadPoolConf& conf : configuration.main<MainConf>(main_module).thread_pools) {
+        if (conf.name != name) continue;
+        auto pool = std::make_shared<core::ThreadPool>(conf.name, conf.threads, conf.max_queue);
+        pools_.emplace_back(conf.name, pool);
+        return pool.get();
+    }
+    return nullptr;
 }
 
 uint64_t Worker::next_serial() {

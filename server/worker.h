@@ -63,7 +63,7 @@ class Worker {
     uint64_t connections_max = 512;       // worker_connections
     WorkerCounters& counters;
     core::Resolver& resolver();           // the system's, opened on first use
-    core::ThreadPool* thread_pool(const char* name);
+    core::ThreadPool* thread_pool(const char* name);   // null when there is no such pool
 
     // Called by a connection as it begins, and as it ends (frees a place; wakes paused listeners).
     void connection_began(Connection& connection);
@@ -81,6 +81,7 @@ class Worker {
     core::Result<void> open_listeners();
     void stop_listening();
     void end_connections();
+    bool ending_ = false;                 // worker_shutdown_timeout has passed
 
     Exit exit_ = Exit::running;
     uint64_t holds_ = 0;

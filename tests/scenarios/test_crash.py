@@ -58,8 +58,8 @@ def test_crash_loop_backs_off(server):
 
 def test_killed_master_frees_the_port(server):
     server.up(workers=2)
+    assert wait_until(lambda: len(server.workers()) == 2)
     workers = server.workers()
-    assert len(workers) == 2
     os.kill(server.process.pid, signal.SIGKILL)
     server.process.wait()
     try:
