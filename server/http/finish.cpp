@@ -47,7 +47,7 @@ Verdict answer_with_page(Request& request, const ErrorPage& page, int status) {
         }
         return request.internal_redirect(target, args);
     }
-    if (target[0] == '@') return request.named_location(target.substr(1));
+    if (target[0] == '@') return request.named_location(target);
     return redirect_to_url(request, page, target);
 }
 

@@ -151,7 +151,7 @@ Verdict run_exec(Request& request, const Command& command) {
                 "querystring %.*s ignored when exec'ing named location %.*s", int(args.size()),
                 args.data(), int(uri.size()), uri.data());
         }
-        return request.named_location(uri.substr(1));
+        return request.named_location(uri);
     }
     core::Slice own_args;
     if (!split_internal_uri(request.arena, uri, own_args)) return Verdict::reject(500);
