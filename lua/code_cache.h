@@ -1,6 +1,6 @@
-// LuaChunk: the code of one by_lua directive, inline text or a file, perhaps with variables in it;
-// and the compiled functions kept by key, as upstream keys them, so that equal code in two places
-// is one function. Used by lua/by_lua.cpp.
+// LuaChunk: the code of one by_lua directive, inline text or a file (whose path may contain
+// variables); and the compiled functions kept by key, as upstream keys them, so that equal code in
+// two places is one function. Used by lua/by_lua.cpp and lua/set_by_lua.cpp.
 #pragma once
 
 #include <memory>
@@ -9,6 +9,7 @@
 #include <lua.hpp>
 
 #include "conf/directive.h"
+#include "core/log.h"
 #include "core/result.h"
 #include "server/http/variables.h"
 
@@ -22,34 +23,46 @@ class LuaVm;
 
 class LuaChunk {
   public:
-    enum class Form : uint8_t { block, text, file };
+    enum class Form : uint8_t { text, file };    // text: a block or a string
 
-    // From the directive's line: `argument` holds the code or the path. Compiles nothing.
+    // From the directive's line: `argument` is the one that holds the code or the path; `tag` names
+    // the directive in chunk names ("content_by_lua"). Compiles nothing.
     static conf::Result<std::shared_ptr<LuaChunk>> from(const conf::Line& line, size_t argument,
-                                                        Form form);
+                                                        const char* tag, Form form);
 
-    // Pushes the function onto `to` (a coroutine of vm). False: nothing pushed, `error` tells why,
-    // in upstream's words, and `status` what the client gets (500, or 404 for a missing file).
-    bool push(LuaVm& vm, lua_State* to, server::Request* request, std::string& error,
-              int& status) const;
-    // Compiles without a request, where nothing in it is variable. For -t and at boot.
+    // Pushes the function onto `to` (a coroutine of vm). Otherwise logs why, in upstream's words,
+    // and returns what the client gets: 500, 404 for a missing file, 503 for one that cannot be
+    // read. 0: pushed.
+    int push(LuaVm& vm, lua_State* to, server::Request* request, const core::LogContext& log) {
+        if (&vm == cached_in_) [[likely]] {
+            lua_rawgeti(to, LUA_REGISTRYINDEX, cached_);
+            return 0;
+        }
+        return push_uncached(vm, to, request, log);
+    }
+    // Compiles without a request, where nothing in it is variable (-t).
     core::Result<void> check(LuaVm& vm) const;
+    // Loads and calls it on vm's main thread (init_by_lua and its like). False: logged.
+    bool call_main(LuaVm& vm, const core::LogContext& log, const char* what);
 
     const std::string& chunkname() const { return chunkname_; }
-    const conf::Place& place() const { return place_; }
 
   private:
     LuaChunk() = default;
+    int push_uncached(LuaVm& vm, lua_State* to, server::Request* request,
+                      const core::LogContext& log);
+    int push_keyed(lua_State* to, const std::string& key, const std::string& source,
+                   const core::LogContext& log);
+    int load(lua_State* to, const std::string& source) const;
 
-    Form form_ = Form::block;
-    std::string source_;               // code, or the file's path (absolute) when constant
-    bool variable_ = false;            // value_ is to be evaluated
-    server::ComplexValue value_;
-    std::string chunkname_;            // "=content_by_lua(nginx.conf:12)"
+    Form form_ = Form::text;
+    std::string key_;
+    std::string source_;               // code, or the file's absolute path when that is constant
+    server::ComplexValue path_;        // of a file, when it is not
     std::string prefix_;               // of relative paths
-    conf::Place place_;
-    mutable LuaVm* cached_in_ = nullptr;
-    mutable int cached_ = LUA_NOREF;   // registry reference of the function in that machine
+    std::string chunkname_;            // "=content_by_lua(nginx.conf:12)"
+    LuaVm* cached_in_ = nullptr;
+    int cached_ = LUA_NOREF;           // registry reference of the function in that machine
 };
 
 }  // namespace lua

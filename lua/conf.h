@@ -8,7 +8,9 @@
 
 #include "conf/directive.h"
 #include "conf/values.h"
+#include "core/log.h"
 #include "lua/phase.h"
+#include "lua/set_by_lua.h"
 #include "server/module.h"
 
 namespace server {
@@ -18,11 +20,11 @@ class ComplexValue;
 
 namespace lua {
 
-class LuaChunk;        // lua/code_cache.h
+class LuaVm;           // lua/vm.h
 
-// One place of the by_lua table (lua/by_lua.cpp); `count` is their number.
+// The handlers a location (or server) can have; `count` is their number. See the table in
+// lua/by_lua.cpp.
 enum class HandlerSlot : uint8_t {
-    init, init_worker, exit_worker,
     server_rewrite, rewrite, access, precontent, content, header_filter, body_filter, log,
     count,
 };
@@ -45,13 +47,14 @@ struct LuaMainConf {
     Setting<bool> access_no_postpone{false};
     Setting<bool> precontent_no_postpone{false};
     std::shared_ptr<LuaChunk> init, init_worker, exit_worker;
+    LuaHandlers handlers;
+    std::unique_ptr<LuaVm> vm;                   // made in the master; null when nothing needs it
 };
 
 struct LuaConf {
     template <class T> using Setting = conf::Setting<T>;
     using Ms = conf::Milliseconds;
     std::shared_ptr<LuaChunk> chunks[size_t(HandlerSlot::count)];
-    bool content_inherited = false;
     Setting<bool> code_cache{true};
     Setting<bool> need_request_body{false};
     Setting<bool> use_default_type{true};
@@ -66,13 +69,22 @@ struct LuaConf {
     Setting<conf::Bytes> socket_send_lowat{conf::Bytes{0}};
     Setting<conf::Bytes> socket_buffer_size{conf::Bytes{4096}};
     Setting<int64_t> socket_pool_size{30};
+    Setting<int64_t> ssl_verify_depth{1};
+    Setting<std::vector<std::string>> ssl_protocols;
+    Setting<std::string> ssl_ciphers{"DEFAULT"};
+    Setting<std::string> ssl_certificate, ssl_certificate_key, ssl_trusted_certificate;
+    Setting<std::string> ssl_crl, ssl_key_log;
+    Setting<std::vector<std::string>> ssl_conf_command;
+    Setting<bool> upstream_skip_default_verify{false};
 
-    const LuaChunk* chunk(HandlerSlot slot) const { return chunks[size_t(slot)].get(); }
+    LuaChunk* chunk(HandlerSlot slot) const { return chunks[size_t(slot)].get(); }
 };
 
 extern const server::Module lua_main_module;   // conf: LuaMainConf
 extern const server::Module lua_module;        // conf: LuaConf; request state: LuaRequest
 
 const LuaMainConf& main_conf();                // of the current configuration
+// A fresh machine with the current configuration's settings (lua_code_cache off).
+std::unique_ptr<LuaVm> make_vm(const core::LogContext& log);
 
 }  // namespace lua

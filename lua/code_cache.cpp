@@ -1,0 +1,146 @@
+// Compiling and keeping the code of by_lua directives; see code_cache.h.
+#include "lua/code_cache.h"
+
+#include <cerrno>
+#include <unistd.h>
+
+#include "core/text.h"
+#include "lua/api.h"
+#include "lua/vm.h"
+
+namespace lua {
+namespace {
+
+// LuaJIT shows this many bytes of a chunk's name in messages; a longer path keeps its end.
+constexpr size_t chunkname_max = 56;
+
+// "=content_by_lua(nginx.conf:12)": paths below the configuration's folder are relative to it.
+std::string make_chunkname(const conf::Line& line, core::Slice tag) {
+    core::Slice file = line.node.place.file ? core::Slice(*line.node.place.file) : core::Slice{};
+    std::string number = std::to_string(line.node.place.line);
+    core::Slice folder = line.binder.conf_prefix;
+    core::Slice shown = file;
+    bool main_file = file.ends_with("/nginx.conf");
+    if (main_file) shown = file.substr(file.size() - 10);
+    else if (!folder.empty() && file.size() > folder.size() && file.starts_with(folder))
+        shown = file.substr(folder.size());
+    size_t fixed = tag.size() + number.size();
+    std::string name = "=" + std::string(tag) + "(";
+    if (!main_file && shown.size() + fixed > chunkname_max) {
+        name += "...";
+        shown = shown.substr(shown.size() - (chunkname_max - fixed - 3));
+    }
+    return name.append(shown).append(":").append(number).append(")");
+}
+
+std::string absolute(core::Slice path, const std::string& prefix) {
+    return path.starts_with("/") ? std::string(path) : prefix + std::string(path);
+}
+
+// The table of compiled functions by key, in the registry.
+void push_cache(lua_State* L) {
+    static const char key = 0;
+    lua_pushlightuserdata(L, const_cast<char*>(&key));
+    lua_rawget(L, LUA_REGISTRYINDEX);
+    if (lua_istable(L, -1)) return;
+    lua_pop(L, 1);
+    lua_newtable(L);
+    lua_pushlightuserdata(L, const_cast<char*>(&key));
+    lua_pushvalue(L, -2);
+    lua_rawset(L, LUA_REGISTRYINDEX);
+}
+
+}  // namespace
+
+conf::Result<std::shared_ptr<LuaChunk>> LuaChunk::from(const conf::Line& line, size_t argument,
+                                                       const char* tag, Form form) {
+    std::shared_ptr<LuaChunk> chunk(new LuaChunk);
+    core::Slice text = line.arg(argument);
+    chunk->form_ = form;
+    chunk->prefix_ = line.binder.prefix;
+    if (form == Form::text) {
+        chunk->source_ = text;
+        chunk->chunkname_ = make_chunkname(line, tag);
+        chunk->key_ = std::string(tag) + "\n" + chunk->source_;
+        return chunk;
+    }
+    if (text.find('$') == core::Slice::npos) {
+        chunk->source_ = absolute(text, chunk->prefix_);
+        chunk->key_ = "file\n" + chunk->source_;
+        return chunk;
+    }
+    auto path = server::ComplexValue::compile(text, line);
+    if (!path) return path.take_error();
+    chunk->path_ = std::move(*path);
+    return chunk;
+}
+
+int LuaChunk::load(lua_State* to, const std::string& source) const {
+    if (form_ == Form::file) return luaL_loadfile(to, source.c_str());
+    return luaL_loadbuffer(to, source.data(), source.size(), chunkname_.c_str());
+}
+
+int LuaChunk::push_uncached(LuaVm& vm, lua_State* to, server::Request* request,
+                            const core::LogContext& log) {
+    if (!path_.empty()) {
+        std::string path = absolute(request ? path_.evaluate(*request) : core::Slice{}, prefix_);
+        return push_keyed(to, "file\n" + path, path, log);
+    }
+    int status = push_keyed(to, key_, source_, log);
+    if (status == 0 && &vm == LuaVm::current()) {
+        lua_pushvalue(to, -1);
+        cached_ = luaL_ref(to, LUA_REGISTRYINDEX);
+        cached_in_ = &vm;
+    }
+    return status;
+}
+
+int LuaChunk::push_keyed(lua_State* to, const std::string& key, const std::string& source,
+                         const core::LogContext& log) {
+    push_cache(to);
+    push_slice(to, key);
+    lua_rawget(to, -2);
+    if (lua_isfunction(to, -1)) {
+        lua_remove(to, -2);
+        return 0;
+    }
+    lua_pop(to, 1);
+    errno = 0;
+    int status = load(to, source);
+    if (status == 0) {
+        push_slice(to, key);
+        lua_pushvalue(to, -2);
+        lua_rawset(to, -4);
+        lua_remove(to, -2);
+        return 0;
+    }
+    int answer = status != LUA_ERRFILE ? 500 : errno == ENOENT ? 404 : 503;
+    const char* why = lua_tostring(to, -1);
+    std::string text = form_ == Form::file
+                           ? "failed to load external Lua file \"" + source + "\": "
+                           : std::string("failed to load inlined Lua code: ");
+    core::log_text(log, core::Level::error, 0, text + (why ? why : "unknown error"));
+    lua_pop(to, 2);
+    return answer;
+}
+
+core::Result<void> LuaChunk::check(LuaVm& vm) const {
+    if (!path_.empty()) return {};
+    if (form_ == Form::file && access(source_.c_str(), F_OK) != 0) return {};
+    int status = load(vm.L, source_);
+    std::string why = status ? lua_tostring(vm.L, -1) : "";
+    lua_settop(vm.L, 0);
+    if (status == 0) return {};
+    return core::Error{why};
+}
+
+bool LuaChunk::call_main(LuaVm& vm, const core::LogContext& log, const char* what) {
+    if (load(vm.L, source_) == 0) return lua::call_main(vm.L, log, what);
+    const char* why = lua_tostring(vm.L, -1);
+    core::log_text(log, core::Level::error, 0,
+                   std::string(what) + " error: " + (why ? why : "unknown error"));
+    lua_settop(vm.L, 0);
+    return false;
+}
+
+}  // namespace lua
