@@ -62,7 +62,7 @@ void free_thread(LuaThread* thread) {
     thread->state = LuaThread::dead;
     thread->call = LuaThread::no_call;
     thread->wrapped = thread->waited = thread->starts = false;
-    thread->waits_for_several = thread->has_children = false;
+    thread->waits_for_several = thread->has_children = thread->unkillable = false;
     thread->values = thread->called_values = 0;
     pool().free.push_back(thread);
 }

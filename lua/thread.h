@@ -45,6 +45,7 @@ struct LuaThread : core::ListNode {        // linked in its task's `ready` list 
     bool waited = false;                   // light: its spawner sits in ngx.thread.wait for it
     bool waits_for_several = false;        // …in a wait for more than one
     bool has_children = false;             // it has spawned light threads
+    bool unkillable = false;               // it waits for subrequests
     bool starts = false;                   // its function and arguments are on its stack
     int values = 0;                        // how many at the top of its stack it goes on with…
     LuaThread* called = nullptr;           // resume, spawn: whom, with…
