@@ -82,7 +82,7 @@ bool Listener::accept_one() {
     core::Address peer;
     int accepted = accept_from(fd_, peer);
     if (accepted < 0) return accept_failed(errno);
-    worker_.counters.accepted.fetch_add(1, std::memory_order_relaxed);
+    bump(worker_.counters.accepted);
     adopt(core::Fd(accepted), peer);
     return true;
 }

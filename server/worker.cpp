@@ -131,14 +131,14 @@ void Worker::check_exit() {
 void Worker::connection_began(Connection& connection) {
     connections.push_back(connection);
     ++connection_count;
-    counters.handled.fetch_add(1, std::memory_order_relaxed);
-    counters.active.fetch_add(1, std::memory_order_relaxed);
+    bump(counters.handled);
+    bump(counters.active);
 }
 
 void Worker::connection_ended(Connection& connection) {
     connection.unlink();
     --connection_count;
-    counters.active.fetch_sub(1, std::memory_order_relaxed);
+    bump(counters.active, int64_t(-1));
     if (exit_ != Exit::running) return check_exit();
     for (auto& listener : listeners_) {
         if (listener->paused()) listener->resume();

@@ -30,6 +30,12 @@ struct alignas(64) WorkerCounters {
     std::atomic<int64_t> active{0}, reading{0}, writing{0}, waiting{0};
 };
 
+// Adds to a counter of this worker's own: nobody else writes it, so no locked instruction is needed.
+template <class T>
+void bump(std::atomic<T>& counter, T by = 1) {
+    counter.store(counter.load(std::memory_order_relaxed) + by, std::memory_order_relaxed);
+}
+
 // The sums over all workers, past ones included (stub_status).
 struct StatusTotals {
     uint64_t accepted = 0, handled = 0, requests = 0;
