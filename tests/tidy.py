@@ -18,16 +18,19 @@ FUNCTION_LINES, FILE_LINES, LINE_CHARACTERS = 70, 800, 100
 
 # core < conf < server < lua: a folder includes only folders to its left, and itself.
 RANK = {"core": 0, "conf": 1, "server": 2, "lua": 3}
-# What lua/ may see of server/.
+# What lua/ may see of server/: the seam features plug into, a request and what it holds, and the
+# settings that Lua's directives extend.
 SERVER_FOR_LUA = {
-    "server/module.h", "server/worker.h", "server/cycle.h",
-    "server/http/request.h", "server/http/body.h", "server/http/variables.h",
-    "server/http/subrequest.h", "server/http/headers.h", "server/http/filters.h",
-    "server/http/phases.h", "server/http/verdict.h",
+    "server/module.h", "server/worker.h", "server/verdict.h", "server/config.h",
+    "server/main_conf.h", "server/http/core_conf.h", "server/http/script.h",
+    "server/http/request.h", "server/http/exchange.h", "server/http/body.h",
+    "server/http/headers.h", "server/http/variables.h", "server/http/subrequest.h",
+    "server/http/filters.h", "server/http/phases.h",
     "server/upstream/balancer.h", "server/stream/session.h",
 }
 MODULES = re.compile(r"server/(?:http|stream|upstream)/modules/([^/]+?)\.(?:h|cpp)$")
 GENERATED = re.compile(r"\bgenerated\b", re.I)
+REGISTERS = re.compile(r"^REGISTER_MODULE\(", re.M)
 UNFINISHED = re.compile(r"\b(TODO|FIXME|XXX)\b")
 INCLUDE = re.compile(r'^\s*#\s*include\s+"([^"]+)"', re.M)
 
@@ -152,8 +155,26 @@ def check_include(findings, path, line, target):
     if own == "lua" and other == "server" and target not in SERVER_FOR_LUA:
         findings.add(path, line, "lua/ may not include %s (see SERVER_FOR_LUA)" % target)
     own_module, other_module = MODULES.match(path), MODULES.match(target)
-    if own_module and other_module and own_module.group(1) != other_module.group(1):
+    if own_module and other_module and not same_module(path, target):
         findings.add(path, line, "a module must not include another: %s" % target)
+
+
+def same_module(path, target):
+    """True for the parts of one module: echo.cpp, echo.h, echo_run.cpp. Each registers once."""
+    stems = sorted((os.path.splitext(name)[0] for name in (path, target)), key=len)
+    if stems[0] == stems[1]:
+        return True
+    if not stems[1].startswith(stems[0] + "_"):
+        return False
+    return not all(registers(stem) for stem in stems)
+
+
+def registers(stem):
+    try:
+        with open(os.path.join(ROOT, stem + ".cpp"), encoding="utf-8") as file:
+            return REGISTERS.search(file.read()) is not None
+    except OSError:
+        return False
 
 
 def check_text(findings, path, text, extension):
