@@ -131,6 +131,8 @@ def run_fuzz(tally, wanted):
         return
     for name in names:
         seeds = os.path.join(sources, "seeds", name)
+        if not os.path.isdir(seeds):
+            seeds = os.path.join(sources, "seeds", name.replace("_fuzz", ""))
         corpus = os.path.join(RESULTS, "fuzz-" + name)
         os.makedirs(corpus, exist_ok=True)
         command = [os.path.join(ROOT, "build", "fuzz", "fuzz-" + name), corpus]
