@@ -3,6 +3,7 @@
 
 #include <sys/mman.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <new>
 
@@ -34,8 +35,7 @@ SharedStatus& shared_status() {
 
 void clear_slot(int slot) {
     WorkerCounters& counters = shared_status().workers[slot];
-    for (auto* gauge : {&counters.active, &counters.reading, &counters.writing,
-                        &counters.waiting}) {
+    for (auto* gauge : {&counters.active, &counters.reading, &counters.writing}) {
         gauge->store(0, std::memory_order_relaxed);
     }
 }
@@ -49,8 +49,8 @@ StatusTotals status_totals() {
         totals.active += worker.active.load(std::memory_order_relaxed);
         totals.reading += worker.reading.load(std::memory_order_relaxed);
         totals.writing += worker.writing.load(std::memory_order_relaxed);
-        totals.waiting += worker.waiting.load(std::memory_order_relaxed);
     }
+    totals.waiting = std::max<int64_t>(totals.active - totals.reading - totals.writing, 0);
     return totals;
 }
 

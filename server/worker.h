@@ -27,7 +27,7 @@ class Listener;
 // locks.
 struct alignas(64) WorkerCounters {
     std::atomic<uint64_t> accepted{0}, handled{0}, requests{0};
-    std::atomic<int64_t> active{0}, reading{0}, writing{0}, waiting{0};
+    std::atomic<int64_t> active{0}, reading{0}, writing{0};
 };
 
 // Adds to a counter of this worker's own: nobody else writes it, so no locked instruction is needed.
@@ -39,7 +39,8 @@ void bump(std::atomic<T>& counter, T by = 1) {
 // The sums over all workers, past ones included (stub_status).
 struct StatusTotals {
     uint64_t accepted = 0, handled = 0, requests = 0;
-    int64_t active = 0, reading = 0, writing = 0, waiting = 0;
+    int64_t active = 0, reading = 0, writing = 0;
+    int64_t waiting = 0;                  // open, and neither of the two
 };
 StatusTotals status_totals();
 

@@ -91,7 +91,17 @@ H1::H1(Worker& by, ListenAddress& on, core::Fd fd, const core::Address& from)
       go_on_([](void* it) { static_cast<H1*>(it)->go_on(); }, this) {}
 
 H1::~H1() {
-    if (request_) Request::destroy(request_);
+    count_reading(false);
+    if (!request_) return;
+    Request::destroy(request_);
+    bump(worker.counters.writing, int64_t(-1));
+}
+
+// For stub_status: a head that has arrived in part.
+void H1::count_reading(bool on) {
+    if (reading_ == on) return;
+    reading_ = on;
+    bump(worker.counters.reading, int64_t(on ? 1 : -1));
 }
 
 bool H1::begin() {
@@ -196,6 +206,7 @@ size_t H1::process(core::Slice bytes) {
 size_t H1::take_head(core::Slice bytes) {
     switch (scan_.scan(bytes, limits())) {
         case HeadScan::Result::incomplete: {
+            count_reading(true);
             if (idle_since_ms_) {
                 // From the first byte on the head has client_header_timeout to arrive.
                 idle_since_ms_ = 0;
@@ -226,6 +237,8 @@ Request* H1::new_request(core::Slice bytes) {
     request->log.action = nullptr;
     request->steps = request->server->entry_steps.data();
     request_ = request;
+    count_reading(false);
+    bump(worker.counters.writing);
     parser_ = nullptr;
     body_left_ = 0;
     wants_body_ = false;
@@ -385,6 +398,7 @@ void H1::request_over() {
     wants_body_ = false;
     holds_request_memory_ = false;
     Request::destroy(&request);
+    bump(worker.counters.writing, int64_t(-1));
     if (again) return go_idle();
     state_ = State::closing;
     if (output_.empty()) return finish_closing();

@@ -73,6 +73,7 @@ class H1 final : public Connection, public Exchange {
     void start_request(core::Slice bytes);
     void refuse_head(core::Slice bytes, int status, const char* why);
     Request* new_request(core::Slice bytes);
+    void count_reading(bool on);
     void body_failed(int status);
     void input_ended(bool failed);
     HeadLimits limits() const;
@@ -110,6 +111,7 @@ class H1 final : public Connection, public Exchange {
     bool settling_ = false;
     int64_t pending_ = 0;           // bytes in output_
     int64_t body_left_ = 0;         // of a Content-Length body
+    bool reading_ = false;           // counted as such
     int64_t idle_since_ms_ = 0;
     Request* request_ = nullptr;
     llhttp__internal_s* parser_ = nullptr;      // of a chunked body; in the request's arena
