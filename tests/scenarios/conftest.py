@@ -48,7 +48,11 @@ class ScenarioServer(Server):
         return self
 
     def up(self, **parts):
-        return self.setup(**parts).start()
+        self.setup(**parts).start()
+        if "master_process off" not in parts.get("main", ""):
+            # The port is open before the workers are there.
+            wait_until(lambda: len(self.workers()) >= parts.get("workers", 1))
+        return self
 
     def up_in_background(self, **parts):
         """As a daemon: what a binary upgrade and WINCH are for. `master` is its process id."""
