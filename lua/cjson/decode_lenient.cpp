@@ -18,6 +18,7 @@ struct Token {
     } kind = error;
     size_t at = 0;                   // in the text
     double value = 0;                // of a number or boolean
+    bool integer = false;            // a number of digits only
     const char* why = nullptr;       // of an error
 
     // What messages call it.
@@ -26,7 +27,8 @@ struct Token {
             "T_OBJ_BEGIN", "T_OBJ_END", "T_ARR_BEGIN", "T_ARR_END", "T_STRING", "T_NUMBER",
             "T_BOOLEAN", "T_NULL", "T_COLON", "T_COMMA", "T_END",
         };
-        return kind == error ? why : names[kind];
+        if (kind == error) return why;
+        return kind == number && integer ? "T_INTEGER" : names[kind];
     }
 };
 
@@ -139,6 +141,7 @@ Token Scanner::scan_number(Token token) {
     token.value = std::strtod(at_, &end);
     if (end == at_) return fail("invalid number");
     token.kind = Token::number;
+    token.integer = size_t(end - at_) == std::strspn(at_, "+-0123456789");
     at_ = end;
     return token;
 }
