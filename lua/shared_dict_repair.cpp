@@ -1,5 +1,5 @@
-// Makes a shared dictionary whole again after a process was killed inside its lock. Every entry that
-// was complete is kept; one that was being changed in place goes.
+// Makes a shared dictionary whole again after a process was killed inside its lock. Every entry
+// that was complete is kept; one that was being changed in place goes.
 #include <cstring>
 #include <memory>
 #include <unordered_map>

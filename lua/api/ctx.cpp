@@ -1,8 +1,7 @@
 // ngx.ctx: one table per request, kept in registry.ngx_lua_ctx_tables (lualib/resty/core/ctx.lua
-// makes that table). Here is only the request's index into it; the slot is given back, to the free
-// list that lua_ref's own slots form, when the request ends or is redirected internally.
+// makes that table). Here is only the request's index into it; LuaVm::release_context() gives it
+// back when the request ends or is redirected internally.
 #include "lua/api/ffi.h"
-#include "lua/vm.h"
 
 namespace lua {
 namespace {
@@ -13,14 +12,6 @@ int& ctx_ref(LuaTask& task) {
 }
 
 }  // namespace
-
-void release_ctx(lua_State* L, int ref) {
-    if (ref < 0) return;
-    lua_getfield(L, LUA_REGISTRYINDEX, "ngx_lua_ctx_tables");
-    if (lua_istable(L, -1)) luaL_unref(L, -1, ref);
-    lua_pop(L, 1);
-}
-
 }  // namespace lua
 
 // The index of the table, negative when there is none yet. Phases of the TLS handshake have none of

@@ -1,5 +1,5 @@
-// Settings of one cjson instance (cjson.new() makes more), and the two halves of its work. Called by
-// lua/cjson/module.cpp.
+// Settings of one cjson instance (cjson.new() makes more), and the two halves of its work. Called
+// by lua/cjson/module.cpp.
 #pragma once
 
 #include <cstdint>
