@@ -163,6 +163,8 @@ class Server:
                                             stderr=subprocess.STDOUT, **popen)
         if wait_port:
             self.wait_listening(timeout)
+            # The sockets are bound before the workers are forked; a lone process never has any.
+            wait_until(self.workers, 0.5, 0.002)
         return self
 
     def wait_listening(self, timeout=15):
