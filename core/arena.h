@@ -68,7 +68,9 @@ class Arena {
     // Gives back [from, end) when it is the tail of the newest allocation; otherwise those bytes
     // stay unused until the arena dies.
     void give_back(const void* from, const void* end) {
-        if (cursor_ == reinterpret_cast<uintptr_t>(end)) cursor_ = reinterpret_cast<uintptr_t>(from);
+        if (cursor_ == reinterpret_cast<uintptr_t>(end)) {
+            cursor_ = reinterpret_cast<uintptr_t>(from);
+        }
     }
 
     // Bytes left in the current block; an appender may take them all and give the rest back.

@@ -109,7 +109,7 @@ Buffer& Chain::add(Slice bytes, Owner* owner, uint8_t flags) {
 
 // The tail's chunk, when the tail is the last buffer in it: only that one may grow.
 Chunk* Chain::writable_tail() const {
-    if (!tail_ || tail_->is_file() || !tail_->owner || (tail_->flags & Buffer::last)) return nullptr;
+    if (!tail_ || tail_->is_file() || !tail_->owner || tail_->flags & Buffer::last) return nullptr;
     if (tail_->owner->release != release_chunk) return nullptr;
     auto* chunk = static_cast<Chunk*>(tail_->owner);
     return tail_->end == chunk->data() + chunk->used ? chunk : nullptr;
@@ -132,7 +132,8 @@ void Chain::commit(size_t count) {
 void Chain::add_copy(Slice bytes) {
     while (!bytes.empty()) {
         Chunk* chunk = writable_tail();
-        size_t part = std::min(bytes.size(), chunk && chunk->room() ? chunk->room() : Chunk::capacity);
+        size_t room = chunk && chunk->room() ? chunk->room() : Chunk::capacity;
+        size_t part = std::min(bytes.size(), room);
         std::memcpy(reserve(part), bytes.data(), part);
         commit(part);
         bytes.remove_prefix(part);

@@ -97,8 +97,8 @@ class Chain {
     Buffer& add_from_request(Slice bytes) { return add(bytes, nullptr, Buffer::in_request); }
     // Appends a copy, in pooled chunks (joined to the tail's chunk where that has room).
     void add_copy(Slice bytes);
-    // Room for `count` bytes (at most Chunk::capacity) at the end of the chain, to be written by the
-    // caller and then counted in with commit().
+    // Room for `count` bytes (at most Chunk::capacity) at the end of the chain, to be written by
+    // the caller and then counted in with commit().
     char* reserve(size_t count);
     void commit(size_t count);
     // Appends [from, to) of a file; takes over one reference.

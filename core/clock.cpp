@@ -188,7 +188,7 @@ bool in_range(const tm& t) {
 
 size_t skip_day_name(Slice text) {
     for (int i = 0; i < 7; ++i) {
-        if (text.substr(0, std::strlen(long_days[i])) == long_days[i]) return std::strlen(long_days[i]);
+        if (text.starts_with(long_days[i])) return std::strlen(long_days[i]);
     }
     for (int i = 0; i < 7; ++i) {
         if (text.substr(0, 3) == days[i]) return 3;

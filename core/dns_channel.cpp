@@ -147,7 +147,9 @@ void DnsChannel::watch(int fd, bool wanted) {
     sockets_.emplace(fd, std::move(socket));
 }
 
-void DnsChannel::process(int read_fd, int write_fd) { ares_process_fd(channel_, read_fd, write_fd); }
+void DnsChannel::process(int read_fd, int write_fd) {
+    ares_process_fd(channel_, read_fd, write_fd);
+}
 
 void DnsChannel::arm() {
     timeval wait;

@@ -16,8 +16,8 @@ namespace core {
 
 class DnsChannel {
   public:
-    // What a query's reply is given to. Called from the loop or from inside query() itself; must not
-    // destroy the channel. Not called when the channel is destroyed first.
+    // What a query's reply is given to. Called from the loop or from inside query() itself; must
+    // not destroy the channel. Not called when the channel is destroyed first.
     struct Receiver {
         void (*receive)(void* subject, int type, ResolveStatus status, const uint8_t* bytes,
                         int size);

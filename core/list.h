@@ -56,7 +56,7 @@ class List : private ListNode {
 
     // Moves every item of `from` to the end of this list, in order.
     void take_all(List& from) {
-        if (from.empty()) return;
+        if (from.empty() || &from == this) return;
         from.next_->prev_ = prev_;
         prev_->next_ = from.next_;
         from.prev_->next_ = this;

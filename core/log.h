@@ -114,8 +114,8 @@ void before_log_reopen(void (*run)());
 using LogObserver = void (*)(Level level, Slice line);
 void set_log_observer(LogObserver observer);
 
-// Until the process is up, lines of level warn and worse that go to no stderr sink are also shown on
-// stderr, as "PROGRAM: [emerg] …". Null ends that. `program` must stay valid.
+// Until the process is up, lines of level warn and worse that go to no stderr sink are also shown
+// on stderr, as "PROGRAM: [emerg] …". Null ends that. `program` must stay valid.
 void set_log_echo(const char* program);
 
 // A log file opened for appending by several writers (access logs use it too).

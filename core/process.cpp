@@ -167,8 +167,8 @@ Result<void> limit_core_size(int64_t bytes) {
 
 int64_t open_files_limit() {
     rlimit limit;
-    if (::getrlimit(RLIMIT_NOFILE, &limit) != 0 || limit.rlim_cur == RLIM_INFINITY) return INT64_MAX;
-    return int64_t(limit.rlim_cur);
+    bool known = ::getrlimit(RLIMIT_NOFILE, &limit) == 0 && limit.rlim_cur != RLIM_INFINITY;
+    return known ? int64_t(limit.rlim_cur) : INT64_MAX;
 }
 
 Result<void> set_priority(int priority) {

@@ -1,5 +1,6 @@
-// What ps shows of a process, and its environment. Both live in one run of memory behind argv, which
-// is why they are together: a title longer than the arguments grows over where the environment was.
+// What ps shows of a process, and its environment. Both live in one run of memory behind argv,
+// which is why they are together: a title longer than the arguments grows over where the
+// environment was.
 #include <unistd.h>
 
 #include <algorithm>

@@ -1,8 +1,10 @@
 // The event loop of one thread: readiness of descriptors (edge-triggered), timers, and work queued
-// for the end of the turn. One reactor per worker; epoll on Linux, kqueue elsewhere, chosen at build.
+// for the end of the turn. One reactor per worker; epoll on Linux, kqueue elsewhere, chosen at
+// build.
 //
 // A turn: wait → ready descriptors → timers → queued work, then flushes, then destructions, each
-// queue until empty. Nothing is destroyed inside its own callback: it queues itself to be destroyed.
+// queue until empty. Nothing is destroyed inside its own callback: it queues itself to be
+// destroyed.
 #pragma once
 
 #include <atomic>

@@ -15,8 +15,8 @@ namespace {
 constexpr size_t jit_stack_bytes_least = 32 * 1024;
 constexpr size_t jit_stack_bytes_default = 1024 * 1024;
 
-// What matching needs, made once per thread: matching itself allocates nothing. The match data grows
-// with the largest pattern seen.
+// What matching needs, made once per thread: matching itself allocates nothing. The match data
+// grows with the largest pattern seen.
 struct Matcher {
     pcre2_match_context* context = nullptr;
     pcre2_match_data* data = nullptr;
@@ -160,8 +160,9 @@ int Regex::match_dfa(Slice subject, size_t from, uint32_t* offsets, int pairs_ma
     if (!matcher.reserve(uint32_t(groups_) + 1)) return PCRE2_ERROR_NOMEMORY;
     if (from > subject.size() || subject.size() >= UINT32_MAX) return PCRE2_ERROR_BADOFFSET;
     auto text = reinterpret_cast<PCRE2_SPTR>(subject.data() ? subject.data() : "");
-    int count = pcre2_dfa_match(static_cast<const pcre2_code*>(code_), text, subject.size(), from, 0,
-                                matcher.data, matcher.context, workspace, std::size(workspace));
+    auto code = static_cast<const pcre2_code*>(code_);
+    int count = pcre2_dfa_match(code, text, subject.size(), from, 0, matcher.data,
+                                matcher.context, workspace, std::size(workspace));
     // 0: there were more matches than pairs; the longest are there.
     if (count == 0) count = int(matcher.pairs);
     return count > 0 ? copy_pairs(count, offsets, pairs_max) : count;

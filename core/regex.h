@@ -18,8 +18,8 @@ class Regex {
                              duplicate_names = 256, javascript_compat = 512, ungreedy = 1024 };
     struct Name { std::string name; int group; };
 
-    // The error text has nginx's form: `pcre2_compile() failed: … in "…" at "…"` (the last part, the
-    // rest of the pattern from the error on, is left out when empty).
+    // The error text has nginx's form: `pcre2_compile() failed: … in "…" at "…"` (the last part,
+    // the rest of the pattern from the error on, is left out when empty).
     static Result<std::shared_ptr<const Regex>> compile(Slice pattern, uint32_t options,
                                                         bool jit = true);
     ~Regex();
@@ -31,8 +31,8 @@ class Regex {
     int match(Slice subject, size_t from, uint32_t* offsets, int pairs_max,
               uint32_t match_options = 0) const;
 
-    // The same by PCRE2's DFA algorithm: the longest match, no groups; sets one pair per match found
-    // at the leftmost place, longest first.
+    // The same by PCRE2's DFA algorithm: the longest match, no groups; sets one pair per match
+    // found at the leftmost place, longest first.
     int match_dfa(Slice subject, size_t from, uint32_t* offsets, int pairs_max) const;
 
     int groups() const { return groups_; }              // capture groups, without group 0

@@ -266,7 +266,8 @@ void ResolverCore::Lookup::resolve_targets() {
             service.addresses = found.addresses;
             for (Address& address : service.addresses) address.set_port(service.port);
             if (found.expires_ms != INT64_MAX) {
-                ttl_ms = std::clamp(found.expires_ms - Clock::monotonic_ms(), int64_t(1000), ttl_ms);
+                int64_t left = found.expires_ms - Clock::monotonic_ms();
+                ttl_ms = std::min(ttl_ms, std::max<int64_t>(left, 1000));
             }
             part_done();
         }));

@@ -1,8 +1,8 @@
-// Names to addresses without blocking: DNS by c-ares on our reactor, the hosts file, a cache by TTL.
-// Used by upstreams, cosockets, syslog-like clients and whoever else has a name at run time.
+// Names to addresses without blocking: DNS by c-ares on our reactor, the hosts file, a cache by
+// TTL. Used by upstreams, cosockets, syslog-like clients and whoever else has a name at run time.
 //
-// A Resolver belongs to one thread's reactor; made before a fork, it opens its sockets in the child,
-// at the first query.
+// A Resolver belongs to one thread's reactor; made before a fork, it opens its sockets in the
+// child, at the first query.
 #pragma once
 
 #include <cstdint>
@@ -94,8 +94,8 @@ class Resolver : public std::enable_shared_from_this<Resolver> {
     static constexpr int64_t negative_ms = 10000;        // how long "not found" is believed
     static constexpr int64_t stale_ms = 3600000;         // how long an old answer may stand in
 
-    // Host names among the servers are looked up at once, blocking: only while loading. The error is
-    // nginx's: `host not found in resolver "x"`.
+    // Host names among the servers are looked up at once, blocking: only while loading. The error
+    // is nginx's: `host not found in resolver "x"`.
     static Result<std::shared_ptr<Resolver>> create(Options options);
     ~Resolver();
 

@@ -1,6 +1,6 @@
 // Memory shared by the master and its workers: named zones with an allocator inside and a lock that
-// survives the death of its holder. The master makes zones before it forks, so a pointer into one is
-// good in every process. A zone lives on across a reload when name, size and tag are the same.
+// survives the death of its holder. The master makes zones before it forks, so a pointer into one
+// is good in every process. A zone lives on across a reload when name, size and tag are the same.
 //
 // Used by shared dictionaries, limit_req and limit_conn, upstream zones and status counters.
 #pragma once

@@ -114,7 +114,11 @@ Result<Fd> listen_on(const Address& address, const ListenOptions& options);
 
 // Starts a non-blocking connect: the descriptor is connected or under way (writable once it is
 // decided; then ask socket_error). error.what is strerror's text, and errno is left set.
-struct ConnectOptions { const Address* bind = nullptr; bool transparent = false; int type = SOCK_STREAM; };
+struct ConnectOptions {
+    const Address* bind = nullptr;
+    bool transparent = false;
+    int type = SOCK_STREAM;
+};
 Result<Fd> connect_to(const Address& address, const ConnectOptions& options = {});
 int socket_error(int fd);                   // SO_ERROR
 
@@ -122,8 +126,8 @@ int socket_error(int fd);                   // SO_ERROR
 enum class Io : uint8_t { done, again, closed, failed };
 struct IoResult {
     Io status;
-    // Bytes moved. A write that is `again` or `failed` may have moved some before; a read of 0 bytes
-    // is `closed`.
+    // Bytes moved. A write that is `again` or `failed` may have moved some before; a read of 0
+    // bytes is `closed`.
     int64_t bytes = 0;
     int error = 0;          // errno, for failed; a TLS failure is EPROTO (TlsSession::error_text)
     bool drained = false;   // a read shorter than its room: nothing more is there now

@@ -76,8 +76,9 @@ std::optional<uint64_t> parse_hex(Slice text, uint64_t max) {
     uint64_t value = 0;
     for (char c : text) {
         int digit = hex_value(c);
-        if (digit < 0 || value > (max - uint64_t(digit)) / 16) return {};
-        value = value * 16 + uint64_t(digit);
+        if (digit < 0 || __builtin_mul_overflow(value, uint64_t(16), &value)) return {};
+        value += uint64_t(digit);
+        if (value > max) return {};
     }
     return value;
 }

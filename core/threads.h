@@ -13,7 +13,8 @@
 namespace core {
 
 // A submitted job. Destroying it (in the loop's thread) means its completion is not called; a job
-// that has not begun is then not run either. Work that runs goes on: what it touches must be its own.
+// that has not begun is then not run either. Work that runs goes on: what it touches must be its
+// own.
 class Task {
   public:
     Task() = default;

@@ -114,8 +114,8 @@ class TlsSession {
     // X509_V_OK (0), or why the peer's certificate was refused.
     long verify_result() const;
     std::string verify_error() const;
-    // OpenSSL's reasons for the last failure, " (SSL: error:0A000086:SSL routines::certificate verify
-    // failed)"; empty when the failure was the socket's.
+    // OpenSSL's reasons for the last failure, " (SSL: error:0A000086:SSL routines::certificate
+    // verify failed)"; empty when the failure was the socket's.
     const std::string& error_text() const { return error_text_; }
 
     ssl_st* native() const { return ssl_; }

@@ -69,8 +69,8 @@ TEST_F(LogTest, LineForm) {
     };
     where.subject = "127.0.0.1";
     log_write(where, Level::crit, ENOENT, "open() \"%s\" failed", "/x");
-    EXPECT_EQ(last(), "[crit] *12 open() \"/x\" failed (2: No such file or directory) while reading "
-                      "client request line, client: 127.0.0.1");
+    EXPECT_EQ(last(), "[crit] *12 open() \"/x\" failed (2: No such file or directory) while "
+                      "reading client request line, client: 127.0.0.1");
     log_text(where, Level::stderr_, 0, "100%s");
     EXPECT_EQ(last(), "[] *12 100%s while reading client request line, client: 127.0.0.1");
 }
@@ -195,8 +195,8 @@ TEST_F(LogTest, SyslogOverUdp) {
     ASSERT_EQ(bind(receiver, &any.any, any.size), 0);
     int port = local_address(receiver).port();
     LogSinkError error;
-    auto syslog = open_log_sink(format("syslog:server=127.0.0.1:%d,facility=user,tag=t_1,nohostname",
-                                       port), "", error);
+    std::string target = format("syslog:server=127.0.0.1:%d", port);
+    auto syslog = open_log_sink(target + ",facility=user,tag=t_1,nohostname", "", error);
     ASSERT_TRUE(syslog) << error.what;
     Log to_syslog;
     to_syslog.add(syslog, Level::info);

@@ -68,7 +68,8 @@ TEST(Regex, BadUtfSubjectIsAnError) {
 TEST(Regex, ErrorTexts) {
     auto text = [](Slice pattern) { return Regex::compile(pattern, 0).error().what; };
     EXPECT_EQ(text("(abc"), "pcre2_compile() failed: missing closing parenthesis in \"(abc\"");
-    EXPECT_EQ(text("a)b"), "pcre2_compile() failed: unmatched closing parenthesis in \"a)b\" at \")b\"");
+    EXPECT_EQ(text("a)b"),
+              "pcre2_compile() failed: unmatched closing parenthesis in \"a)b\" at \")b\"");
 }
 
 TEST(Regex, EmptySubjectAndOffsets) {

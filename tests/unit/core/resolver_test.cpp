@@ -69,8 +69,10 @@ struct FakeDns final : IoHandler {
     FakeDns() {
         Address at;
         Address::parse_ip("127.0.0.1", at);
-        udp = std::move(*listen_on(at, {.type = SOCK_DGRAM}));
-        tcp = std::move(*listen_on(local_address(udp.get()), {}));
+        while (!tcp.valid()) {   // a port that is free for both
+            udp = std::move(*listen_on(at, {.type = SOCK_DGRAM}));
+            if (auto both = listen_on(local_address(udp.get()), {})) tcp = std::move(*both);
+        }
         EXPECT_TRUE(watch.start(udp.get(), *this, Watch::level_read));
         EXPECT_TRUE(tcp_watch.start(tcp.get(), tcp_side, Watch::level_read));
     }
@@ -239,7 +241,8 @@ TEST_F(ResolverTest, ErrorsInNginxWords) {
 
 TEST_F(ResolverTest, BadNamesAreNotAskedFor) {
     for (const std::string& name : {std::string(""), std::string("a..b"), std::string(300, 'a'),
-                                    std::string("a b"), std::string("a\r\nb"), std::string(64, 'a')}) {
+                                    std::string("a b"), std::string("a\r\nb"),
+                                    std::string(64, 'a')}) {
         EXPECT_EQ(ask(name).status, ResolveStatus::host_not_found) << name;
     }
     EXPECT_TRUE(dns->questions.empty());

@@ -29,8 +29,9 @@ TEST(Address, ParseAndPrint) {
     EXPECT_EQ(address("::1", 8080).text(), "[::1]:8080");
     EXPECT_EQ(address("[2001:db8::5]").ip_text(), "2001:db8::5");
     Address bad;
-    for (const char* text : {"", "1.2.3", "1.2.3.4.5", "1.2.3.256", "01.2.3.0004", "1..2.3", "a.b.c.d",
-                             "1.2.3.4 ", ":::", "[::1", "::1]", "[1.2.3.4]", "12345::1"}) {
+    for (const char* text : {"", "1.2.3", "1.2.3.4.5", "1.2.3.256", "01.2.3.0004", "1..2.3",
+                             "a.b.c.d", "1.2.3.4 ", ":::", "[::1", "::1]", "[1.2.3.4]",
+                             "12345::1"}) {
         EXPECT_FALSE(Address::parse_ip(text, bad)) << text;
     }
     EXPECT_FALSE(Address::parse_ip(Slice("::1\0", 4), bad));
