@@ -114,22 +114,25 @@ Error duplicate();
 }  // namespace detail
 
 // parse_setting(T& to, const Line&) is found by overload: see conf/values.h for the usual types.
-template <auto member>
+// `Class` is a parameter of its own because gcc gives a template over a bare pointer to member
+// external linkage even if the class is local to its file: equally named members of two files' Conf
+// would be one function.
+template <class Class, auto member>
 Result<void> apply_field(void* conf, const Line& line) {
-    using Class = typename detail::MemberOf<decltype(member)>::Class;
     auto& setting = static_cast<Class*>(conf)->*member;
     if (setting.is_set) return detail::duplicate();
     auto parsed = parse_setting(setting.value, line);
     if (parsed) setting.is_set = true;
     return parsed;
 }
-template <auto member>
+template <class Class, auto member>
 void inherit_field(void* conf, const void* outer) {
-    using Class = typename detail::MemberOf<decltype(member)>::Class;
     (static_cast<Class*>(conf)->*member).inherit(static_cast<const Class*>(outer)->*member);
 }
 template <auto member>
-inline constexpr Directive::FieldOps field{apply_field<member>, inherit_field<member>};
+inline constexpr Directive::FieldOps field{
+    apply_field<typename detail::MemberOf<decltype(member)>::Class, member>,
+    inherit_field<typename detail::MemberOf<decltype(member)>::Class, member>};
 
 // function: Result<void>(Conf&, const Line&)
 template <class Conf, Result<void> (*function)(Conf&, const Line&)>
