@@ -95,8 +95,8 @@ Result<void> Binder::apply(const Node& node) {
     level_ = level;
     if (applied) return {};
     const std::string& what = applied.error().what;
-    if (what == "is duplicate") {
-        return error_at(node.place, "\"" + node.name + "\" directive is duplicate");
+    if (what == "is duplicate" || what == "invalid number" || what == "invalid value") {
+        return error_at(node.place, "\"" + node.name + "\" directive " + what);
     }
     return error_at(node.place, what);
 }

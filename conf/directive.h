@@ -117,10 +117,14 @@ Error duplicate();
 // `Class` is a parameter of its own because gcc gives a template over a bare pointer to member
 // external linkage even if the class is local to its file: equally named members of two files' Conf
 // would be one function.
+//
+// A type that collects (parse_setting adds to it) says so by `static constexpr bool repeatable`.
 template <class Class, auto member>
 Result<void> apply_field(void* conf, const Line& line) {
     auto& setting = static_cast<Class*>(conf)->*member;
-    if (setting.is_set) return detail::duplicate();
+    if constexpr (!requires { decltype(setting.value)::repeatable; }) {
+        if (setting.is_set) return detail::duplicate();
+    }
     auto parsed = parse_setting(setting.value, line);
     if (parsed) setting.is_set = true;
     return parsed;
@@ -148,8 +152,8 @@ inline constexpr auto call =
     &apply_call<typename detail::FirstArgument<decltype(function)>::Type, function>;
 
 // Error texts in nginx's wording. A function that fails returns one of these, or an Error with a
-// text of its own: the binder adds where it stands. "is duplicate" alone becomes
-// `"x" directive is duplicate`.
+// text of its own: the binder adds where it stands. "is duplicate", "invalid number" and "invalid
+// value" alone become `"x" directive is duplicate` and so on.
 Error invalid_value(const Line& line, core::Slice value);     // invalid value "x" in "d" directive
 Error invalid_value(core::Slice value);                       // invalid value "x"
 Error invalid_parameter(core::Slice parameter);               // invalid parameter "x"

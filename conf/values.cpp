@@ -173,6 +173,17 @@ Result<void> parse_setting(BufferSizes& to, const Line& line) {
     return {};
 }
 
+Result<void> parse_setting(List& to, const Line& line) {
+    to.items.emplace_back(line.arg(0));
+    return {};
+}
+
+Result<void> parse_setting(Pairs& to, const Line& line) {
+    if (line.count() < 2) return directive_error(line, "invalid value");
+    to.items.emplace_back(line.arg(0), line.arg(1));
+    return {};
+}
+
 Result<void> check_bounds(int64_t value, int64_t least, int64_t most) {
     if (value >= least && value <= most) return {};
     if (most == INT64_MAX) {

@@ -20,6 +20,16 @@ struct Milliseconds {                                               // "10s", "1
 struct Seconds { int64_t count = 0; operator int64_t() const { return count; } };
 struct BufferSizes { int64_t count = 0; int64_t bytes = 0; };                       // "4 8k"
 
+// Directives that may be repeated: one text each, or a key and a value each.
+struct List {
+    static constexpr bool repeatable = true;
+    std::vector<std::string> items;
+};
+struct Pairs {
+    static constexpr bool repeatable = true;
+    std::vector<std::pair<std::string, std::string>> items;
+};
+
 std::optional<int64_t> parse_size(core::Slice text);        // k, m
 std::optional<int64_t> parse_offset(core::Slice text);      // k, m, g
 std::optional<int64_t> parse_time_ms(core::Slice text);     // ms s m h d w M y, summed
@@ -35,6 +45,8 @@ Result<void> parse_setting(Offset& to, const Line& line);
 Result<void> parse_setting(Milliseconds& to, const Line& line);
 Result<void> parse_setting(Seconds& to, const Line& line);
 Result<void> parse_setting(BufferSizes& to, const Line& line);
+Result<void> parse_setting(List& to, const Line& line);
+Result<void> parse_setting(Pairs& to, const Line& line);
 
 // An enumeration read from words, in any case. Beside the enum E declare
 //   constexpr Choice<E> choices(E) …  as an array of {word, value}, found by argument lookup:
@@ -87,5 +99,17 @@ Result<void> parse_setting(Choices<E>& to, const Line& line) {
 // For directives with bounds: `value must be between A and B`, or `value must be equal to or
 // greater than A` when there is no upper one.
 Result<void> check_bounds(int64_t value, int64_t least, int64_t most = INT64_MAX);
+
+// A number with bounds: field_within<&Conf::level, 1, 9>.
+template <class Class, auto member, int64_t least, int64_t most>
+Result<void> apply_within(void* conf, const Line& line) {
+    auto applied = apply_field<Class, member>(conf, line);
+    if (!applied) return applied;
+    return check_bounds((static_cast<Class*>(conf)->*member).value, least, most);
+}
+template <auto member, int64_t least, int64_t most = INT64_MAX>
+inline constexpr Directive::FieldOps field_within{
+    apply_within<typename detail::MemberOf<decltype(member)>::Class, member, least, most>,
+    inherit_field<typename detail::MemberOf<decltype(member)>::Class, member>};
 
 }  // namespace conf

@@ -74,7 +74,7 @@ struct LuaConf {
     Setting<std::string> ssl_ciphers{"DEFAULT"};
     Setting<std::string> ssl_certificate, ssl_certificate_key, ssl_trusted_certificate;
     Setting<std::string> ssl_crl, ssl_key_log;
-    Setting<std::vector<std::string>> ssl_conf_command;
+    Setting<conf::Pairs> ssl_conf_command;
     Setting<bool> upstream_skip_default_verify{false};
 
     LuaChunk* chunk(HandlerSlot slot) const { return chunks[size_t(slot)].get(); }

@@ -44,7 +44,7 @@ Result<void> worker_processes(MainConf& conf, const Line& line) {
         return {};
     }
     auto count = core::parse_number(line.arg(0), INT32_MAX);
-    if (!count) return Error{"invalid value \"" + std::string(line.arg(0)) + "\""};
+    if (!count) return Error{"invalid value"};
     if (*count < 1 || *count > uint64_t(workers_max)) {
         return Error{core::format("\"worker_processes\" must be between 1 and %d", workers_max)};
     }
@@ -95,7 +95,7 @@ Result<void> worker_priority(MainConf& conf, const Line& line) {
     bool negative = text.starts_with('-');
     if (negative || text.starts_with('+')) text.remove_prefix(1);
     auto value = core::parse_number(text, 1000);
-    if (!value) return Error{"invalid number \"" + std::string(line.arg(0)) + "\""};
+    if (!value) return Error{"invalid number"};
     conf.worker_priority.set(negative ? -int64_t(*value) : int64_t(*value));
     return {};
 }

@@ -20,8 +20,8 @@ bool TypeSet::matches(const Request& request) const {
 }
 
 conf::Result<void> parse_setting(TypeSet& to, const conf::Line& line) {
-    to.types_ = {"text/html"};
-    to.any_ = false;
+    if (!to.given_) to.types_ = {"text/html"};
+    to.given_ = true;
     for (size_t i = 0; i < line.count(); ++i) {
         if (line.arg(i) == "*") {
             to.any_ = true;

@@ -13,6 +13,8 @@ class Request;
 
 class TypeSet {
   public:
+    static constexpr bool repeatable = true;
+
     TypeSet() = default;
     // The types that apply unless the directive is given.
     TypeSet(std::initializer_list<const char*> defaults) : types_(defaults.begin(), defaults.end()) {}
@@ -24,6 +26,7 @@ class TypeSet {
     friend conf::Result<void> parse_setting(TypeSet& to, const conf::Line& line);
     std::vector<std::string> types_;      // lower-case
     bool any_ = false;
+    bool given_ = false;                  // no longer the default
 };
 
 // "*" is every type; text/html is always among them.

@@ -285,13 +285,13 @@ conf::Result<ComplexValue> ComplexValue::compile(Slice text, VariableTable& tabl
         Slice name = text.substr(at, end - at);
         if (bracket && (end == text.size() || text[end] != '}')) {
             if (name.empty() && end == text.size()) {
-                return core::Error{"invalid variable name in \"" + std::string(text) + "\""};
+                return core::Error{"invalid variable name"};
             }
             return core::Error{"the closing bracket in \"" + std::string(name) +
                                "\" variable is missing"};
         }
         if (name.empty()) {
-            return core::Error{"invalid variable name in \"" + std::string(text) + "\""};
+            return core::Error{"invalid variable name"};
         }
         value.parts_.push_back({Part::variable, {}, table.use(name, place)});
         at = end + (bracket ? 1 : 0);

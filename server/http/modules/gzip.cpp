@@ -23,7 +23,7 @@ struct Conf {
     conf::Setting<int> level{1};
     conf::Setting<conf::Bytes> window{conf::Bytes{1 << MAX_WBITS}};
     conf::Setting<conf::Bytes> hash{conf::Bytes{1 << (MAX_MEM_LEVEL - 1 + 7)}};
-    conf::Setting<int64_t> min_length{20};
+    conf::Setting<conf::Bytes> min_length{conf::Bytes{20}};
     conf::Setting<conf::Bytes> postpone{conf::Bytes{0}};
     conf::Setting<conf::BufferSizes> buffers{conf::BufferSizes{32, 4096}};
     int window_bits = MAX_WBITS;
@@ -103,7 +103,7 @@ bool is_candidate(const Request& request, const Conf& conf) {
     const Response& response = request.response;
     if (response.status != 200 && response.status != 403 && response.status != 404) return false;
     if (request.header_only || response.headers.find(HeaderId::content_encoding)) return false;
-    if (response.content_length != -1 && response.content_length < conf.min_length.value) {
+    if (response.content_length != -1 && response.content_length < conf.min_length->count) {
         return false;
     }
     return conf.types.value.matches(request);
@@ -245,26 +245,12 @@ conf::Result<void> merge(Conf& conf, const Conf*, conf::Binder&) {
     return {};
 }
 
-conf::Result<void> set_level(Conf& conf, const conf::Line& line) {
-    if (conf.level.is_set) return conf::detail::duplicate();
-    int level = 0;
-    auto parsed = conf::parse_setting(level, line);
-    if (!parsed) return parsed;
-    if (level < 1) return conf::directive_error(line, "value must be equal to or greater than 1");
-    if (level > 9) return conf::directive_error(line, "value must be equal to or less than 9");
-    conf.level.set(level);
-    return {};
-}
-void inherit_level(void* conf, const void* outer) {
-    static_cast<Conf*>(conf)->level.inherit(static_cast<const Conf*>(outer)->level);
-}
-
 using namespace conf;
 constexpr Directive directives[] = {
     {"gzip", in_any_http | in_location_if, takes_flag(), field<&Conf::enabled>},
     {"gzip_buffers", in_any_http, takes(2), field<&Conf::buffers>},
     {"gzip_types", in_any_http, takes_at_least(1), field<&Conf::types>},
-    {"gzip_comp_level", in_any_http, takes(1), Directive::FieldOps{call<set_level>, inherit_level}},
+    {"gzip_comp_level", in_any_http, takes(1), field_within<&Conf::level, 1, 9>},
     {"gzip_window", in_any_http, takes(1), field<&Conf::window>},
     {"gzip_hash", in_any_http, takes(1), field<&Conf::hash>},
     {"postpone_gzipping", in_any_http, takes(1), field<&Conf::postpone>},

@@ -30,6 +30,8 @@ Verdict serve(Request& request) {
 }
 
 conf::Result<void> enable(void*, const conf::Line& line) {
+    // nginx takes it in server too, where it has no effect: content handlers are not inherited.
+    if (line.context == conf::in_server) return {};
     return set_content_handler(line, serve);
 }
 

@@ -18,9 +18,9 @@ struct Site {
     Setting<int64_t> rate{7};
     Setting<bool> enabled{false};
     Setting<std::string> name{std::string("none")};
+    Setting<List> notes;
+    Setting<int> level{1};
     std::vector<std::string> rules;
-    std::string merged;                     // what merge saw
-    bool merge_saw_outer_merged = true;
 };
 
 std::vector<std::unique_ptr<Level>>* levels;
@@ -64,6 +64,8 @@ constexpr Directive site_directives[] = {
     {"rate", in_any_http, takes(1), field<&Site::rate>},
     {"enabled", in_any_http, takes_flag(), field<&Site::enabled>},
     {"site_name", in_http | in_server, takes(1), field<&Site::name>},
+    {"note", in_any_http, takes(1), field<&Site::notes>},
+    {"level", in_any_http, takes(1), field_within<&Site::level, 1, 9>},
     {"rule", in_location, takes(1, 2), call<add_rule>},
     {"rules", in_any_http, takes_at_least(2), call<add_rule>},
     {"run_by_lua_block", in_location, takes_block(), call<add_rule>},
@@ -268,6 +270,19 @@ TEST_F(Binding, Duplicates) {
     EXPECT_EQ(bind_line("http { rate 1; server { rate 2; } server { rate 3; } }"), "");
 }
 
+TEST_F(Binding, CollectionsMayBeRepeatedAndAreInheritedWhole) {
+    ASSERT_EQ(bind("http { note a; note b; server { rate 1; location / { note c; } } }"), "");
+    EXPECT_EQ(site(2).notes->items, (std::vector<std::string>{"a", "b"}));
+    EXPECT_EQ(site(3).notes->items, (std::vector<std::string>{"c"}));
+}
+
+TEST_F(Binding, Bounds) {
+    ASSERT_EQ(bind("http { level 9; }"), "");
+    EXPECT_EQ(site(1).level.value, 9);
+    EXPECT_EQ(bind_line("http { level 10; }"), "value must be between 1 and 9 in /c:1");
+    EXPECT_EQ(bind_line("http { level x; }"), "\"level\" directive invalid number in /c:1");
+}
+
 TEST_F(Binding, UnknownNames) {
     EXPECT_EQ(bind("htpp { }"),
               "unknown directive \"htpp\" in /c:1\n    1 | htpp { }\n    did you mean \"http\"?");
@@ -308,7 +323,8 @@ TEST_F(Binding, OfTwoErrorsTheFirstInTheFile) {
     EXPECT_EQ(first_of("http { table t {\n a 1; b }"), "unexpected \"}\" in /c:2");
     EXPECT_EQ(first_of("http { table t {\n a; b }"), "wrong entry in /c:2");
     EXPECT_EQ(first_of("http { server { location / {\n run_by_lua_block { {"),
-              "unexpected end of file, expecting terminating characters for lua code block in /c:2");
+              "unexpected end of file, expecting terminating characters for lua code block"
+              " in /c:2");
 }
 
 TEST_F(Binding, Warnings) {

@@ -141,6 +141,19 @@ TEST_F(Settings, Texts) {
     EXPECT_EQ(list, (std::vector<std::string>{"a", "b"}));
 }
 
+TEST_F(Settings, Collections) {
+    conf::List list;
+    EXPECT_EQ(read_as(list, {"a"}, binder), "");
+    EXPECT_EQ(read_as(list, {"b"}, binder), "");
+    EXPECT_EQ(list.items, (std::vector<std::string>{"a", "b"}));
+    conf::Pairs pairs;
+    EXPECT_EQ(read_as(pairs, {"a", "1"}, binder), "");
+    EXPECT_EQ(read_as(pairs, {"b", "2"}, binder), "");
+    ASSERT_EQ(pairs.items.size(), 2u);
+    EXPECT_EQ(pairs.items[1].second, "2");
+    EXPECT_EQ(read_as(pairs, {"a"}, binder), "\"d\" directive invalid value");
+}
+
 TEST_F(Settings, Choices) {
     Mode mode = Mode::slow;
     EXPECT_EQ(read_as(mode, {"Fast"}, binder), "");
