@@ -15,8 +15,8 @@ struct ParseOptions {
     int include_depth_max = 32;
 };
 
-// Errors in nginx's wording: `unexpected "}" in /path/file:12`, with the line itself below. The error
-// is kept in tree.syntax_error too: binding what was read before it tells whether that was right.
+// Errors in nginx's wording: `unexpected "}" in /path/file:12`, with the line itself below. They
+// are kept in tree.syntax_error too: binding what was read before tells whether that was right.
 core::Result<void> parse_file(const std::string& path, const ParseOptions& options, Tree& tree);
 // Appends directives given as an option (-g): places name "command line", blocks are refused.
 core::Result<void> parse_text(core::Slice text, const std::string& name,

@@ -5,7 +5,8 @@ usage: directive_tables.py TABLE.tsv [--missing]
 
 TABLE.tsv (directive, module, contexts, arguments) is compat/directives.tsv of the project's shared
 folder. Said are rows whose contexts or argument counts differ, and with --missing the names that no
-module declares. Reads the sources, so nothing needs to be built. Exit status 1: there are differences.
+module declares. Reads the sources, so nothing needs to be built. Exit status 1: there are
+differences.
 """
 import collections
 import pathlib
