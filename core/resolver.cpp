@@ -51,8 +51,8 @@ Answer with_addresses(const std::string& name, std::vector<Address> addresses) {
     return made;
 }
 
-std::string normalize(Slice name) {
-    if (name.ends_with('.')) name.remove_suffix(1);
+std::string normalize(Slice name, bool keep_dot) {
+    if (name.ends_with('.') && !keep_dot) name.remove_suffix(1);
     return to_lower(name);
 }
 
@@ -106,6 +106,10 @@ struct ResolverCore {
         : owner(resolver), hosts(resolver.options_.hosts_path) {}
     ~ResolverCore() { channel.reset(); }   // before the lookups it would answer to
 
+    // Whether names of this kind are tried below the search domains: then a dot at the end counts.
+    bool searches(ResolveKind kind) const {
+        return owner.options_.servers.empty() && kind == ResolveKind::addresses;
+    }
     Answer find(const std::string& name, ResolveKind kind);
     Answer stale(const std::string& key);
     void start(ResolveQuery& query, const std::string& name, ResolveKind kind, int64_t timeout_ms);
@@ -121,7 +125,7 @@ Answer ResolverCore::find(const std::string& name, ResolveKind kind) {
     if (kind == ResolveKind::addresses) {
         Address literal;
         if (Address::parse_ip(name, literal)) return with_addresses(name, {literal});
-        if (auto known = hosts.find(name)) {
+        if (auto known = hosts.find(normalize(name, false))) {
             std::vector<Address> wanted;
             for (const Address& address : *known) {
                 bool v4 = address.family() == AF_INET;
@@ -223,7 +227,7 @@ void ResolverCore::ask(Lookup& lookup) {
         lookup.pending = 1;
         count = 0;
     }
-    bool search = owner.options_.servers.empty() && lookup.kind == ResolveKind::addresses;
+    bool search = searches(lookup.kind);
     for (int i = 0; i < count; ++i) {
         lookup.parts[i] = {[](void* to, int type, ResolveStatus status, const uint8_t* bytes,
                               int size) {
@@ -366,7 +370,7 @@ Result<std::shared_ptr<Resolver>> Resolver::create(Options options) {
 
 std::shared_ptr<const Resolution> Resolver::find(Slice name, ResolveKind kind) {
     if (!core_) core_ = std::make_unique<ResolverCore>(*this);
-    return core_->find(normalize(name), kind);
+    return core_->find(normalize(name, core_->searches(kind)), kind);
 }
 
 std::unique_ptr<ResolveQuery> Resolver::resolve(Slice name, ResolveQuery::Done done,
@@ -374,7 +378,7 @@ std::unique_ptr<ResolveQuery> Resolver::resolve(Slice name, ResolveQuery::Done d
     if (!core_) core_ = std::make_unique<ResolverCore>(*this);
     std::unique_ptr<ResolveQuery> query(new ResolveQuery(std::move(done)));
     query->resolver_ = shared_from_this();
-    core_->start(*query, normalize(name), kind, timeout_ms);
+    core_->start(*query, normalize(name, core_->searches(kind)), kind, timeout_ms);
     return query;
 }
 

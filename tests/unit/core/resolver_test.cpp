@@ -66,9 +66,12 @@ struct FakeDns final : IoHandler {
         void on_io(uint8_t) override { dns.serve_tcp(); }
     } tcp_side{*this};
 
-    FakeDns() {
+    static Address loopback() {
         Address at;
         Address::parse_ip("127.0.0.1", at);
+        return at;
+    }
+    explicit FakeDns(const Address& at = loopback()) {
         while (!tcp.valid()) {   // a port that is free for both
             udp = std::move(*listen_on(at, {.type = SOCK_DGRAM}));
             if (auto both = listen_on(local_address(udp.get()), {})) tcp = std::move(*both);
@@ -446,15 +449,32 @@ TEST_F(ResolverTest, HostsFile) {
 }
 
 TEST_F(ResolverTest, ResolvConfWithSearchDomains) {
-    // The file names addresses only, at port 53: what it says of the names is checked by the
-    // questions that go out to a server set besides.
+    // The file names addresses only, always at port 53: without root nothing is tested here.
+    dns.reset();
+    Address at;
+    Address::parse_ip("127.0.0.254", at);
+    at.set_port(53);
+    auto probe = listen_on(at, {.type = SOCK_DGRAM});
+    if (!probe) GTEST_SKIP() << probe.error().what;
+    probe->reset();
+    dns = std::make_unique<FakeDns>(at);
+    dns->records[{"x.corp.test", dns_type_a}] = {a("10.0.0.1")};
+    dns->records[{"far.away.test", dns_type_a}] = {a("10.0.0.2")};
+    dns->codes["x.first.test"] = 3;
     std::string path = "/tmp/resty-resolv-" + std::to_string(getpid());
-    std::ofstream(path) << "nameserver 127.0.0.254\nsearch corp.test\noptions ndots:2\n";
+    std::ofstream(path) << "nameserver 127.0.0.254\nsearch first.test corp.test\n";
     options.servers.clear();
+    options.ipv6 = false;
     options.resolv_conf_path = path;
     make();
-    Resolution found = ask("x.test", ResolveKind::addresses, 200);
-    EXPECT_FALSE(found.ok());   // nobody is there
+    EXPECT_EQ(addresses(ask("x")), "10.0.0.1 ");
+    EXPECT_EQ(dns->questions, (std::vector<std::string>{"x.first.test/1", "x.corp.test/1"}));
+    dns->questions.clear();
+    EXPECT_EQ(addresses(ask("far.away.test")), "10.0.0.2 ");   // enough dots: as it is, first
+    EXPECT_EQ(dns->questions.size(), 1u);
+    dns->questions.clear();
+    EXPECT_FALSE(ask("x.").ok());   // absolute
+    EXPECT_EQ(dns->questions, std::vector<std::string>{"x/1"});
     unlink(path.c_str());
 }
 
