@@ -124,15 +124,24 @@ int64_t TimerWheel::wait_ms(int64_t now_ms) const {
     if (pending_ == 0) return -1;
     int at = int(now_ms_) & (slots - 1);
     int next = next_used(0, at + 1);
-    int64_t when = now_ms_ - at + (next < 0 ? slots : next);
-    if (next < 0) {
-        // Nothing within this run: sleep over whole runs that level 1 says are empty.
-        int run = int(now_ms_ >> level_bits) & (slots - 1);
-        int used = next_used(1, run + 1);
-        int64_t runs = used < 0 ? slots - run : used - run;
-        when = ((now_ms_ >> level_bits) + runs) << level_bits;
-    }
+    int64_t when = next >= 0 ? now_ms_ - at + next : next_run_ms();
     return when > now_ms ? when - now_ms : 0;
+}
+
+// When there is something to do after the current run of 256 ms. Whole runs for which neither
+// level 0 (its slots below the current one belong to the next run) nor level 1 has anything are
+// slept over, up to where level 1 wraps and the coarser levels come in.
+int64_t TimerWheel::next_run_ms() const {
+    int64_t run_number = now_ms_ >> level_bits;
+    int run = int(run_number) & (slots - 1);
+    int wrapped = next_used(0, 0);
+    if (wrapped >= 0) {
+        bool moves_first = run + 1 == slots || slot_used(1, run + 1);
+        return ((run_number + 1) << level_bits) + (moves_first ? 0 : wrapped);
+    }
+    int used = next_used(1, run + 1);
+    int64_t runs = used < 0 ? slots - run : used - run;
+    return (run_number + runs) << level_bits;
 }
 
 }  // namespace core

@@ -62,6 +62,7 @@ class TimerWheel {
     void fire_slot(List<Timer>& slot);
     bool slot_used(int level, int slot) const { return used_[level][slot / 64] >> (slot % 64) & 1; }
     int next_used(int level, int from) const;
+    int64_t next_run_ms() const;
 
     List<Timer> wheel_[levels][slots];
     uint64_t used_[levels][slots / 64] = {};    // bitmap: may hold slots emptied since
