@@ -14,6 +14,7 @@
 #include "server/http/variables.h"
 
 namespace core {
+class Resolver;
 class ThreadPool;
 }
 
@@ -136,8 +137,7 @@ struct CoreConf {
 
     // names and looking up
     std::shared_ptr<core::Log> error_log;     // null: the process's
-    Setting<std::vector<std::string>> resolver_servers;   // addresses and parameters as written
-    std::shared_ptr<void> resolver;           // core::Resolver, null: the system's
+    std::shared_ptr<core::Resolver> resolver; // null: the system's (Worker::resolver())
     Setting<Ms> resolver_timeout{Ms{30000}};
     int open_file_cache_max = 0;              // 0: off
     Setting<conf::Seconds> open_file_cache_inactive{conf::Seconds{60}};

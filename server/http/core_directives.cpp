@@ -2,6 +2,7 @@
 // error_page, rates, caches. Each checks what nginx checks, in its words.
 #include "server/http/core_directives.h"
 
+#include "core/resolver.h"
 #include "core/text.h"
 #include "server/error_log.h"
 #include "server/http/core_conf.h"
@@ -236,6 +237,33 @@ Result<void> set_open_file_cache(CoreConf& conf, const Line& line) {
     } else if (conf.open_file_cache_max == 0) {
         return Error{"\"open_file_cache\" must have the \"max\" parameter"};
     }
+    return {};
+}
+
+Result<void> set_resolver(CoreConf& conf, const Line& line) {
+    if (conf.resolver) return Error{"is duplicate"};
+    core::Resolver::Options options;
+    for (const std::string& argument : line.node.args) {
+        Slice rest;
+        Error invalid{"invalid parameter: " + argument};
+        if (after(argument, "valid=", rest)) {
+            auto seconds = conf::parse_time_s(rest);
+            if (!seconds) return invalid;
+            options.valid_ms = *seconds * 1000;
+        } else if (after(argument, "ipv4=", rest) || after(argument, "ipv6=", rest)) {
+            if (rest != "on" && rest != "off") return invalid;
+            (argument[3] == '4' ? options.ipv4 : options.ipv6) = rest == "on";
+        } else {
+            options.servers.push_back(argument);
+        }
+    }
+    if (!options.ipv4 && !options.ipv6) {
+        return Error{"\"ipv4\" and \"ipv6\" cannot both be \"off\""};
+    }
+    if (options.servers.empty()) return Error{"no name servers defined"};
+    auto resolver = core::Resolver::create(std::move(options));
+    if (!resolver) return resolver.take_error();
+    conf.resolver = std::move(*resolver);
     return {};
 }
 

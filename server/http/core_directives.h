@@ -24,6 +24,7 @@ conf::Result<void> set_error_page(CoreConf& conf, const conf::Line& line);
 conf::Result<void> set_early_hints(CoreConf& conf, const conf::Line& line);
 conf::Result<void> set_open_file_cache(CoreConf& conf, const conf::Line& line);
 conf::Result<void> set_disable_symlinks(CoreConf& conf, const conf::Line& line);
+conf::Result<void> set_resolver(CoreConf& conf, const conf::Line& line);
 conf::Result<void> set_error_log(CoreConf& conf, const conf::Line& line);
 
 // try_files.cpp

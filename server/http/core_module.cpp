@@ -99,7 +99,7 @@ constexpr Directive directives[] = {
     {"open_file_cache_events", in_any_http, takes_flag(),
      field<&CoreConf::open_file_cache_events>},
     {"disable_symlinks", in_any_http, takes(1, 2), call<set_disable_symlinks>},
-    {"resolver", in_any_http, takes_at_least(1), field<&CoreConf::resolver_servers>},
+    {"resolver", in_any_http, takes_at_least(1), call<set_resolver>},
     {"resolver_timeout", in_any_http, takes(1), field<&CoreConf::resolver_timeout>},
     {"error_log", in_any_http, takes_at_least(1), call<set_error_log>},
     // sending

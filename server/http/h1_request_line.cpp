@@ -78,6 +78,7 @@ bool split_host(core::Arena& arena, core::Slice text, core::Slice& host, core::S
             if (kind == host_bad) return false;
             upper |= kind == host_upper;
         }
+        if (text.substr(0, end).find("..") != core::Slice::npos) return false;
     }
     host = text.substr(0, end);
     port = {};
