@@ -149,6 +149,9 @@ class Configuration {
     std::vector<Location*> locations;
     std::vector<conf::Level*> levels;                             // for inheritance, outer first
     core::Log error_log;                                          // the main error_log
+    // Set while init_process runs (ngx.process.enable_privileged_agent): one more process, which
+    // keeps the master's user and accepts nothing, may have so many connections. Negative: none.
+    int64_t privileged_agent_connections = -1;
 
     // Makes the http{} level; called by the `http` directive.
     conf::Result<void> bind_http(const conf::Line& line);

@@ -22,6 +22,7 @@
 #include "server/master.h"
 #include "server/process_setup.h"
 #include "server/status.h"
+#include "server/worker.h"
 #include "server/worker_control.h"
 
 namespace {
@@ -177,6 +178,7 @@ int signal_number(const std::string& name) {
 
 int send_signal(const Command& command, LoadOptions options) {
     options.test_only = true;
+    server::set_process_type(server::ProcessType::signaller);
     auto loaded = Configuration::load(options);
     if (!loaded) return fail(loaded.error().what);
     LOG(core::process_log(), notice, 0, "signal process started");
@@ -209,6 +211,7 @@ core::Result<void> prepare(server::ServerProcess& process) {
     auto& conf = process.configuration->main<MainConf>(server::main_module);
     process.pid_path = conf.pid.value;
     process.single = !conf.master_process.value;
+    if (process.single) server::set_process_type(server::ProcessType::single);
     auto opened = process.sockets.open(*process.configuration,
                                        process.single ? 1 : conf.worker_processes);
     if (!opened) return opened;
@@ -217,6 +220,7 @@ core::Result<void> prepare(server::ServerProcess& process) {
 }
 
 int serve(const LoadOptions& options) {
+    server::set_process_type(server::ProcessType::master);
     server::ServerProcess process;
     process.options = options;
     auto ready = prepare(process);
@@ -234,7 +238,8 @@ int serve(const LoadOptions& options) {
     if (!written) return fail(written.error().what);
     server::redirect_stderr(*process.configuration);
     core::set_log_echo(nullptr);
-    if (process.single) return server::run_single(process);
+    server::set_master_pid(::getpid());
+    if (process.single) server::run_single(process);
     return server::Master(process).run();
 }
 

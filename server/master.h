@@ -1,5 +1,5 @@
-// The master process: starts workers, replaces those that die, and does what signals ask for. Called
-// by main; process.md beside this file tells the whole story.
+// The master process: starts workers, replaces those that die, does what signals ask for. Called by
+// main; process.md beside this file tells the whole story.
 #pragma once
 
 #include <sys/types.h>
@@ -33,8 +33,8 @@ core::Result<void> init_process(Configuration& configuration);
 // Removes the pid file and the files of Unix sockets, as far as they are this process's.
 void clean_up(ServerProcess& process, bool upgraded);
 
-// Everything in one process (master_process off). Returns the exit status.
-int run_single(ServerProcess& process);
+// Everything in one process (master_process off).
+[[noreturn]] void run_single(ServerProcess& process);
 
 class Master {
   public:
@@ -91,7 +91,7 @@ class Master {
     State state_ = State::running;
     std::vector<Child> children_;
     std::vector<Respawn> respawns_;
-    std::vector<int> failures_;           // in a row, by worker number
+    std::vector<int> failures_;           // in a row, by worker number + 1 (the agent's is -1)
     int generation_ = 0;
     bool was_ready_ = false;              // some worker has been up since the start
     bool reported_ready_ = false;         // …all of this generation, and the old ones were told

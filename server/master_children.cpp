@@ -25,6 +25,12 @@ constexpr int64_t settled_ms = 5000;
 constexpr int64_t delay_first_ms = 100;
 constexpr int64_t delay_max_ms = 5000;
 
+// The worker number of the privileged agent.
+constexpr int agent_id = -1;
+const char* name_of(int id) {
+    return id == agent_id ? "privileged agent process" : "worker process";
+}
+
 // The exit status of a worker that could not start.
 constexpr int cannot_start = 2;
 
@@ -40,8 +46,9 @@ void Master::start_workers() {
     ++generation_;
     reported_ready_ = false;
     respawns_.clear();
-    failures_.assign(size_t(conf.worker_processes), 0);
+    failures_.assign(size_t(conf.worker_processes) + 1, 0);
     for (int id = 0; id < conf.worker_processes; ++id) spawn(id);
+    if (process_.configuration->privileged_agent_connections >= 0) spawn(agent_id);
 }
 
 int Master::free_slot() const {
@@ -65,11 +72,12 @@ void Master::spawn(int id) {
     int error = errno;
     unblock_signals();
     if (pid < 0) {
-        LOG(core::process_log(), alert, error, "fork() failed while spawning \"worker process\"");
+        LOG(core::process_log(), alert, error, "fork() failed while spawning \"%s\"",
+            name_of(id));
         respawns_.push_back({id, core::Clock::monotonic_ms() + delay_max_ms});
         return;
     }
-    LOG(core::process_log(), notice, 0, "start worker process %d", int(pid));
+    LOG(core::process_log(), notice, 0, "start %s %d", name_of(id), int(pid));
     core::Clock::update();
     children_.push_back({pid, id, slot, generation_, false, false, core::Clock::monotonic_ms()});
 }
@@ -82,8 +90,13 @@ void Master::run_child(int id, int slot) {
     auto& conf = process_.configuration->main<MainConf>(main_module);
     auto set_up = become_worker(conf, id);
     if (!set_up) refuse_to_start(set_up.error());
-    core::set_process_title("nginx: worker process");
+    core::set_process_title(std::string("nginx: ") + name_of(id));
+    set_process_type(id == agent_id ? ProcessType::privileged_agent : ProcessType::worker);
     Worker worker(*process_.configuration, id, slot);
+    if (id == agent_id) {
+        process_.sockets.close_all();
+        worker.connections_max = uint64_t(process_.configuration->privileged_agent_connections);
+    }
     auto running = worker.open();
     if (!running) refuse_to_start(running.error());
     WorkerControl control(worker, process_.sockets, lifeline_[0]);
@@ -121,10 +134,10 @@ void Master::buried(const Child& child, int status) {
     clear_slot(child.slot);
     int pid = int(child.pid);
     if (WIFSIGNALED(status)) {
-        LOG(core::process_log(), alert, 0, "worker process %d exited on signal %d%s", pid,
+        LOG(core::process_log(), alert, 0, "%s %d exited on signal %d%s", name_of(child.id), pid,
             WTERMSIG(status), WCOREDUMP(status) ? " (core dumped)" : "");
     } else {
-        LOG(core::process_log(), notice, 0, "worker process %d exited with code %d", pid,
+        LOG(core::process_log(), notice, 0, "%s %d exited with code %d", name_of(child.id), pid,
             WEXITSTATUS(status));
     }
     if (state_ != State::running || child.told || child.generation != generation_) return;
@@ -139,7 +152,7 @@ void Master::buried(const Child& child, int status) {
 
 void Master::respawn_later(const Child& child) {
     int64_t now = core::Clock::monotonic_ms();
-    int& failures = failures_[size_t(child.id)];
+    int& failures = failures_[size_t(child.id + 1)];
     failures = now - child.started_ms < settled_ms ? failures + 1 : 0;
     int64_t delay = 0;
     if (failures > 1) delay = std::min(delay_first_ms << std::min(failures - 2, 10), delay_max_ms);

@@ -9,10 +9,14 @@
 #include "core/process.h"
 #include "core/text.h"
 #include "server/main_conf.h"
+#include "server/worker.h"
 
 namespace server {
 
 namespace {
+
+ProcessType own_type = ProcessType::single;
+pid_t own_master = 0;
 
 // What a worker can do without: told, not fatal.
 void try_to(core::Result<void> result) {
@@ -33,14 +37,19 @@ std::string find_program(const std::string& name) {
 
 }  // namespace
 
+ProcessType process_type() { return own_type; }
+pid_t master_pid() { return own_master ? own_master : ::getpid(); }
+void set_process_type(ProcessType type) { own_type = type; }
+void set_master_pid(pid_t pid) { own_master = pid; }
+
 core::Result<void> become_worker(const MainConf& conf, int id) {
     core::set_environment(conf.env);
-    if (conf.worker_priority.value != 0) {
+    if (id >= 0 && conf.worker_priority.value != 0) {
         try_to(core::set_priority(int(conf.worker_priority.value)));
     }
     if (conf.rlimit_nofile >= 0) try_to(core::limit_open_files(conf.rlimit_nofile));
     if (conf.rlimit_core >= 0) try_to(core::limit_core_size(conf.rlimit_core));
-    if (changes_user(conf)) {
+    if (id >= 0 && changes_user(conf)) {
         auto identity = core::find_identity(conf.user, conf.group);
         if (!identity) return identity.take_error();
         auto changed = core::become(*identity);

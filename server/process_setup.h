@@ -12,7 +12,13 @@ namespace server {
 
 struct MainConf;
 
-// Environment, priority, resource limits, user, processors, working directory: a worker's.
+enum class ProcessType : uint8_t;
+// What process_type() and master_pid() (worker.h) say from now on.
+void set_process_type(ProcessType type);
+void set_master_pid(pid_t pid);
+
+// Environment, priority, resource limits, user, processors, working directory: a worker's. A
+// privileged agent (id -1) keeps priority and user.
 core::Result<void> become_worker(const MainConf& conf, int id);
 // The uid workers run under, or -1 when they keep this process's.
 uid_t worker_user(const MainConf& conf);

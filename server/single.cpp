@@ -1,6 +1,8 @@
 // master_process off: one process is everything. Called by main.
 #include <unistd.h>
 
+#include <cstdio>
+
 #include "core/log.h"
 #include "core/process.h"
 #include "core/text.h"
@@ -36,11 +38,11 @@ Outcome serve(ServerProcess& process) {
 
 }  // namespace
 
-int run_single(ServerProcess& process) {
+void run_single(ServerProcess& process) {
     auto signals = open_signals(SignalUse::worker);
     if (!signals) {
         LOG(core::process_log(), emerg, 0, "%s", signals.error().what.c_str());
-        return 1;
+        ::_exit(1);
     }
     core::set_environment(process.configuration->main<MainConf>(main_module).env);
     Outcome outcome;
@@ -49,7 +51,9 @@ int run_single(ServerProcess& process) {
     while (outcome == Outcome::reload);
     LOG(core::process_log(), notice, 0, "exit");
     clean_up(process, false);
-    return outcome == Outcome::failed ? 1 : 0;
+    // Connections that TERM cut off are still there: nothing is to be taken apart under them.
+    std::fflush(nullptr);
+    ::_exit(outcome == Outcome::failed ? 1 : 0);
 }
 
 }  // namespace server

@@ -1,6 +1,8 @@
 // Worker: one process's loop and everything that hangs off it. There is one per process.
 #pragma once
 
+#include <sys/types.h>
+
 #include <atomic>
 #include <cstdint>
 #include <memory>
@@ -30,7 +32,7 @@ struct alignas(64) WorkerCounters {
     std::atomic<int64_t> active{0}, reading{0}, writing{0};
 };
 
-// Adds to a counter of this worker's own: nobody else writes it, so no locked instruction is needed.
+// Adds to a counter of this worker's own. Nobody else writes it: no locked instruction is needed.
 template <class T>
 void bump(std::atomic<T>& counter, T by = 1) {
     counter.store(counter.load(std::memory_order_relaxed) + by, std::memory_order_relaxed);
@@ -43,6 +45,11 @@ struct StatusTotals {
     int64_t waiting = 0;                  // open, and neither of the two
 };
 StatusTotals status_totals();
+
+// What this process is (ngx.process.type()), and the process id of its master (its own without one).
+enum class ProcessType : uint8_t { single, master, signaller, worker, privileged_agent };
+ProcessType process_type();
+pid_t master_pid();
 
 class Worker {
   public:

@@ -58,7 +58,9 @@ void WorkerControl::leave_gracefully() {
         return;
     }
     LOG(core::process_log(), notice, 0, "gracefully shutting down");
-    if (lifeline_ >= 0) core::set_process_title("nginx: worker process is shutting down");
+    if (process_type() == ProcessType::worker) {
+        core::set_process_title("nginx: worker process is shutting down");
+    }
     worker_.leave(Worker::Exit::graceful);
     sockets_.close_all();
 }

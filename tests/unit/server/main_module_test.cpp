@@ -1,4 +1,4 @@
-// The main level's directives that need more than a field, and which worker runs on which processor.
+// The main level's directives that need more than a field; which worker runs on which processor.
 #include <gtest/gtest.h>
 
 #include "conf/binder.h"
