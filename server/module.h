@@ -89,7 +89,7 @@ struct Filter {
     bool (*active)(const void* conf) = nullptr;
 };
 
-// The value of a variable. Not found is not the same as empty (map and log formats tell them apart).
+// The value of a variable. Not found is not the same as empty: maps and log formats care.
 struct Value {
     core::Slice text;
     bool found = false;

@@ -46,7 +46,7 @@ struct StatusTotals {
 };
 StatusTotals status_totals();
 
-// What this process is (ngx.process.type()), and the process id of its master (its own without one).
+// Adds to a counter of this worker alone: nobody else writes it, so no locked instruction.
 enum class ProcessType : uint8_t { single, master, signaller, worker, privileged_agent };
 ProcessType process_type();
 pid_t master_pid();
