@@ -16,6 +16,9 @@ namespace {
 
 constexpr int evictions_max = 30;          // tried for one new entry, as upstream does
 constexpr int expired_per_call = 2;        // dropped in passing
+// Small zones spare their pages for values.
+constexpr size_t small_zone_bytes = 4 << 20;
+constexpr size_t bytes_per_bucket_small = 1024;
 constexpr size_t bytes_per_bucket = 256;
 constexpr size_t number_bytes = sizeof(double);
 
@@ -60,7 +63,9 @@ core::Result<std::unique_ptr<SharedDict>> SharedDict::open(core::Slice name, siz
 }
 
 SharedDict::Root* SharedDict::make_root(core::ShmZone& zone) {
-    size_t count = std::bit_floor(zone.bytes() / bytes_per_bucket);
+    bool small = zone.bytes() < small_zone_bytes;
+    size_t share = small ? bytes_per_bucket_small : bytes_per_bucket;
+    size_t count = std::bit_floor(zone.bytes() / share);
     auto* root = zone.make_locked<Root>();
     if (!root) return nullptr;
     root->buckets = static_cast<Entry**>(zone.allocate_locked(count * sizeof(Entry*)));

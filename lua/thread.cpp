@@ -156,7 +156,7 @@ LuaRequest* LuaRequest::find(const server::Request& request) {
 
 LuaRequest::~LuaRequest() {
     while (LuaTask* task = tasks.pop_front()) destroy_task(*task);
-    if (vm) delete vm;
+    if (vm) vm->drop();
     else if (ctx_ref >= 0 && LuaVm::current()) LuaVm::current()->release_context(ctx_ref);
 }
 

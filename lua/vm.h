@@ -40,6 +40,11 @@ class LuaVm {
     lua_State* L = nullptr;                    // main thread; exdata null
     core::List<LuaTask> tasks;                 // worker-owned ones
 
+    // A request's own machine outlives it while timers of it are pending: who uses one holds it, and
+    // the last to drop() it destroys it. The process's machine is not counted down to nothing.
+    void hold() { ++users_; }
+    void drop() { if (--users_ == 0) delete this; }
+
     // A coroutine from the cache, or a new one; anchored.
     struct Coroutine { lua_State* L; int anchor; };
     Coroutine take_coroutine();
@@ -62,6 +67,7 @@ class LuaVm {
     void guard_globals();
 
     inline static LuaVm* current_ = nullptr;
+    int users_ = 1;
     std::vector<Coroutine> idle_;
     size_t idle_max_ = 1024;
     int coroutines_ref_ = LUA_NOREF;           // the anchors' table in the registry

@@ -80,7 +80,7 @@ bool is_built_in(core::Slice path) {
 }
 
 std::string version_line() {
-    return std::string("nginx version: openresty/") + openresty_version + " (resty-server/" +
+    return std::string("nginx version: openresty/") + openresty_version + " (resty-server " +
            RESTY_VERSION + ")";
 }
 

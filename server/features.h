@@ -10,7 +10,7 @@ namespace server {
 // Whether a load_module path names a module of nginx or OpenResty whose directives are here.
 bool is_built_in(core::Slice path);
 
-// "nginx version: openresty/1.29.8.1 (resty-server/0.1.0)"
+// "nginx version: openresty/1.29.8.1 (resty-server 0.1.0)"
 std::string version_line();
 // What -V prints below it: compiler, libraries, "configure arguments: …".
 std::string build_lines();

@@ -155,6 +155,8 @@ struct Module {
     // In each worker, when its loop is open and before it accepts; and when it leaves.
     conf::Result<void> (*init_worker)(Worker&) = nullptr;
     void (*exit_worker)(Worker&) = nullptr;
+    // In a worker that begins to leave gracefully, its connections still at work.
+    void (*worker_leaves)(Worker&) = nullptr;
     // USR1, in the master and in each worker: log files of its own are opened anew. `owner` is the
     // workers' user in the master, unsigned(-1) elsewhere.
     void (*reopen_logs)(Configuration&, unsigned owner) = nullptr;

@@ -38,6 +38,7 @@ void clear_slot(int slot) {
     for (auto* gauge : {&counters.active, &counters.reading, &counters.writing}) {
         gauge->store(0, std::memory_order_relaxed);
     }
+    counters.pid.store(0, std::memory_order_relaxed);
 }
 
 StatusTotals status_totals() {
@@ -52,6 +53,15 @@ StatusTotals status_totals() {
     }
     totals.waiting = std::max<int64_t>(totals.active - totals.reading - totals.writing, 0);
     return totals;
+}
+
+size_t worker_pids(int* pids, size_t max) {
+    size_t count = 0;
+    for (const WorkerCounters& worker : shared_status().workers) {
+        int pid = worker.pid.load(std::memory_order_relaxed);
+        if (pid && count < max) pids[count++] = pid;
+    }
+    return count;
 }
 
 }  // namespace server

@@ -2,6 +2,7 @@
 // Called by the master's child process, or by main when there is no master.
 #include "server/worker.h"
 
+#include <unistd.h>
 #include <cstdlib>
 
 #include "core/log.h"
@@ -46,6 +47,7 @@ Worker::Worker(Configuration& loaded, int number, int slot)
     current_worker = this;
     auto& conf = configuration.main<MainConf>(main_module);
     connections_max = uint64_t(conf.worker_connections.value);
+    if (id >= 0) counters.pid.store(::getpid(), std::memory_order_relaxed);
 }
 
 Worker::~Worker() {
@@ -104,6 +106,11 @@ void Worker::leave(Exit how) {
             [](void* self) { static_cast<Worker*>(self)->end_connections(); }, this);
         shutdown_timer_->set(limit);
     }
+    hold();                               // what modules do must not end the loop under them
+    for (const Module* module : modules()) {
+        if (module->worker_leaves) module->worker_leaves(*this);
+    }
+    --holds_;
     check_exit();
 }
 

@@ -30,6 +30,7 @@ class Listener;
 struct alignas(64) WorkerCounters {
     std::atomic<uint64_t> accepted{0}, handled{0}, requests{0};
     std::atomic<int64_t> active{0}, reading{0}, writing{0};
+    std::atomic<int> pid{0};              // the worker's process; 0: none
 };
 
 // Adds to a counter of this worker's own. Nobody else writes it: no locked instruction is needed.
@@ -45,6 +46,10 @@ struct StatusTotals {
     int64_t waiting = 0;                  // open, and neither of the two
 };
 StatusTotals status_totals();
+
+// The process ids of the workers alive, those of older configurations too: at most `max` of them.
+// Returns how many.
+size_t worker_pids(int* pids, size_t max);
 
 // Adds to a counter of this worker alone: nobody else writes it, so no locked instruction.
 enum class ProcessType : uint8_t { single, master, signaller, worker, privileged_agent };

@@ -25,7 +25,8 @@ SERVER_FOR_LUA = {
     "server/main_conf.h", "server/http/core_conf.h", "server/http/script.h",
     "server/http/request.h", "server/http/exchange.h", "server/http/body.h",
     "server/http/headers.h", "server/http/variables.h", "server/http/subrequest.h",
-    "server/http/filters.h", "server/http/phases.h",
+    "server/http/filters.h", "server/http/phases.h", "server/http/connection.h",
+    "server/http/text_functions.h", "server/features.h",
     "server/upstream/balancer.h", "server/stream/session.h",
 }
 MODULES = re.compile(r"server/(?:http|stream|upstream)/modules/([^/]+?)\.(?:h|cpp)$")

@@ -370,7 +370,10 @@ local iterator_mt = {
         local rc, why = run(compiled, flags, subj, pos)
         if not rc then
             iterator_end(self)
-            return nil, why
+            if why then
+                return nil, why
+            end
+            return nil
         end
         local res = collect_captures(compiled, rc, subj, flags)
         self.pos = next_position(compiled)

@@ -180,7 +180,7 @@ local function get(dict, key)
         return nil, why
     end
     local value, flags = read(zone, key, 0)
-    if flags ~= 0 then
+    if flags and flags ~= 0 then
         return value, flags
     end
     return value
@@ -195,7 +195,10 @@ local function get_stale(dict, key)
     end
     local value, flags = read(zone, key, 1)
     if value == nil then
-        return nil, flags
+        if flags then
+            return nil, flags            -- the error
+        end
+        return nil
     end
     if flags == 0 then
         flags = nil

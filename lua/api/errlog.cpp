@@ -1,0 +1,107 @@
+// ngx.errlog: messages of any level written as they are, and lua_capture_error_log: the latest
+// messages of the error log kept in memory for Lua to fetch.
+#include <deque>
+#include <string>
+
+#include "core/clock.h"
+#include "core/log.h"
+#include "lua/api/ffi.h"
+#include "lua/conf.h"
+#include "server/config.h"
+
+namespace lua {
+namespace {
+
+struct Message {
+    int level;
+    double time;
+    std::string text;
+};
+
+// What was captured, up to a number of bytes; the oldest go first.
+struct Capture {
+    size_t bytes_max = 0;
+    size_t bytes = 0;
+    int level_max = int(core::Level::debug);
+    std::deque<Message> messages;
+    std::string fetched;             // the one Lua is reading
+};
+Capture capture;
+
+constexpr size_t overhead_bytes = 32;
+
+void keep(core::Level level, core::Slice line) {
+    if (int(level) > capture.level_max) return;
+    if (line.ends_with('\n')) line.remove_suffix(1);
+    size_t size = line.size() + overhead_bytes;
+    if (size > capture.bytes_max) return;
+    while (capture.bytes + size > capture.bytes_max) {
+        capture.bytes -= capture.messages.front().text.size() + overhead_bytes;
+        capture.messages.pop_front();
+    }
+    double now = double(core::Clock::wall_ms()) / 1000;
+    capture.messages.push_back({int(level), now, std::string(line)});
+    capture.bytes += size;
+}
+
+bool valid_level(int level) { return level >= 0 && level <= int(core::Level::debug); }
+
+const core::LogContext& log_of(const LuaTask* task) {
+    return task ? task->log() : core::process_log();
+}
+
+constexpr core::Slice not_set = "directive \"lua_capture_error_log\" is not set";
+
+conf::Result<void> prepare(server::Configuration& configuration) {
+    if (!configuration.http_level()) return {};
+    capture.bytes_max = size_t(configuration.http<LuaMainConf>(lua_main_module)
+                                   .capture_error_log.value.count);
+    core::set_log_observer(capture.bytes_max ? keep : nullptr);
+    return {};
+}
+
+constinit const server::Module lua_errlog{.name = "lua_errlog", .prepare = prepare};
+REGISTER_MODULE(lua_errlog);
+
+}  // namespace
+}  // namespace lua
+
+LUA_FFI int ngx_http_lua_ffi_errlog_set_filter_level(int level, unsigned char* err,
+                                                     size_t* errlen) {
+    if (!lua::capture.bytes_max) return lua::ffi_fail(lua::not_set, err, errlen);
+    if (!lua::valid_level(level)) {
+        return lua::ffi_fail("bad log level: " + std::to_string(level), err, errlen);
+    }
+    lua::capture.level_max = level;
+    return lua::ffi_ok;
+}
+
+// The oldest message, which leaves the store; its length. ffi_done: there is none.
+LUA_FFI int ngx_http_lua_ffi_errlog_get_msg(char** log, int* loglevel, unsigned char* err,
+                                            size_t* errlen, double* log_time) {
+    auto& capture = lua::capture;
+    if (!capture.bytes_max) return lua::ffi_fail(lua::not_set, err, errlen);
+    if (capture.messages.empty()) return lua::ffi_done;
+    lua::Message& oldest = capture.messages.front();
+    capture.bytes -= oldest.text.size() + lua::overhead_bytes;
+    capture.fetched = std::move(oldest.text);
+    *loglevel = oldest.level;
+    *log_time = oldest.time;
+    *log = capture.fetched.data();
+    capture.messages.pop_front();
+    return int(capture.fetched.size());
+}
+
+LUA_FFI int ngx_http_lua_ffi_errlog_get_sys_filter_level(ngx_http_request_t* r) {
+    return int(lua::log_of(r).log->level);
+}
+
+LUA_FFI int ngx_http_lua_ffi_raw_log(ngx_http_request_t* r, int level, const unsigned char* s,
+                                     size_t s_len) {
+    if (!lua::valid_level(level)) return lua::ffi_error;
+    const core::LogContext& log = lua::log_of(r);
+    if (log.enabled(core::Level(level))) {
+        core::log_text(log, core::Level(level), 0, lua::slice(s, s_len));
+    }
+    return lua::ffi_ok;
+}

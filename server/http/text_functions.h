@@ -1,0 +1,22 @@
+// The functions of one text behind the set_* directives, for scripts that call them by the
+// directive's name (Lua's ndk.set_var). The module that has them says so here; it is null without
+// such a module.
+#pragma once
+
+#include "core/slice.h"
+
+namespace server {
+
+class Request;
+struct Value;
+
+struct TextFunctions {
+    // What call() takes; null for an unknown name, or one that needs more than one argument.
+    const void* (*find)(core::Slice name);
+    // False: it failed, why has been logged. The value lives as long as the request.
+    bool (*call)(Request& request, const void* function, core::Slice argument, Value& value);
+};
+
+inline const TextFunctions* text_functions = nullptr;
+
+}  // namespace server
