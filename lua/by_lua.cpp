@@ -83,7 +83,7 @@ Verdict exited(const LuaTask& task, const Row& row) {
     if (request.header_sent() && (status > 0 || content)) return Verdict::finish();
     if (status == 0 && has_answered(task)) return finish_early(task);
     if (status == 0) return row.when_done;
-    if (status < 0) return content ? Verdict::reject(404) : Verdict::decline();
+    if (status < 0) return content ? terminate(request, 0) : Verdict::decline();
     return Verdict::reject(status);
 }
 
@@ -299,15 +299,29 @@ Verdict run_body_filter(Request& request, core::Chain& chain) {
     return verdict;
 }
 
+// *_by_lua_no_postpone: before the other modules of the phase rather than behind them.
+template <HandlerSlot slot, auto no_postpone, bool early>
+bool runs_when(const void* conf) {
+    return has_handler<slot>(conf) && (main_conf().*no_postpone).value == early;
+}
+
+template <server::Phase phase, HandlerSlot slot, auto no_postpone, bool early>
+constexpr server::PhaseHandler postponable{
+    phase, early ? server::rank::first : server::rank::script, run_slot<slot>,
+    runs_when<slot, no_postpone, early>};
+
+using Main = LuaMainConf;
 constexpr server::PhaseHandler phase_handlers[] = {
     {server::Phase::server_rewrite, server::rank::script, run_slot<HandlerSlot::server_rewrite>,
      has_handler<HandlerSlot::server_rewrite>},
-    {server::Phase::rewrite, server::rank::script, run_slot<HandlerSlot::rewrite>,
-     has_handler<HandlerSlot::rewrite>},
-    {server::Phase::access, server::rank::script, run_slot<HandlerSlot::access>,
-     has_handler<HandlerSlot::access>},
-    {server::Phase::precontent, server::rank::script, run_slot<HandlerSlot::precontent>,
-     has_handler<HandlerSlot::precontent>},
+    postponable<server::Phase::rewrite, HandlerSlot::rewrite, &Main::rewrite_no_postpone, true>,
+    postponable<server::Phase::rewrite, HandlerSlot::rewrite, &Main::rewrite_no_postpone, false>,
+    postponable<server::Phase::access, HandlerSlot::access, &Main::access_no_postpone, true>,
+    postponable<server::Phase::access, HandlerSlot::access, &Main::access_no_postpone, false>,
+    postponable<server::Phase::precontent, HandlerSlot::precontent, &Main::precontent_no_postpone,
+                true>,
+    postponable<server::Phase::precontent, HandlerSlot::precontent, &Main::precontent_no_postpone,
+                false>,
     {server::Phase::log, server::rank::script, run_log, has_handler<HandlerSlot::log>},
 };
 

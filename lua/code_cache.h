@@ -45,6 +45,7 @@ class LuaChunk {
     // Loads and calls it on vm's main thread (init_by_lua and its like). False: logged.
     bool call_main(LuaVm& vm, const core::LogContext& log, const char* what);
 
+    bool is_file() const { return form_ == Form::file; }
     const std::string& chunkname() const { return chunkname_; }
 
   private:

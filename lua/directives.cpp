@@ -233,7 +233,8 @@ conf::Result<void> init_process(server::Configuration& configuration) {
     if (!conf.vm) return conf::Error{"failed to initialize Lua VM"};
     LuaVm* before = LuaVm::current();
     LuaVm::set_current(conf.vm.get());
-    if (!conf.init || conf.init->call_main(*conf.vm, core::process_log(), "init_by_lua")) return {};
+    if (!conf.init || conf.init->call_main(*conf.vm, core::process_log(), conf.init->is_file() ?
+                                           "init_by_lua_file" : "init_by_lua")) return {};
     conf.vm.reset();
     LuaVm::set_current(before);
     return conf::Error{"init_by_lua failed"};

@@ -1,5 +1,6 @@
 // ngx's constants: return codes, methods, statuses, log levels, ngx.null.
 #include "lua/api.h"
+#include "server/config.h"
 
 namespace lua {
 namespace {
@@ -37,6 +38,16 @@ constexpr Constant constants[] = {
     {"NOTICE", 6}, {"INFO", 7}, {"DEBUG", 8},
 };
 
+int prefix(lua_State* L) {
+    push_slice(L, server::Configuration::current().options().prefix);
+    return 1;
+}
+
+int nginx_configure(lua_State* L) {
+    lua_pushliteral(L, " --with-http_ssl_module --with-http_realip_module --with-threads --with-pcre-jit");
+    return 1;
+}
+
 void install(lua_State* L) {
     lua_getglobal(L, "ngx");
     for (const Constant& constant : constants) {
@@ -56,6 +67,10 @@ void install(lua_State* L) {
     lua_setfield(L, -2, "debug");
     lua_pushboolean(L, 0);
     lua_setfield(L, -2, "is_console");
+    lua_pushcfunction(L, prefix);
+    lua_setfield(L, -2, "prefix");
+    lua_pushcfunction(L, nginx_configure);
+    lua_setfield(L, -2, "nginx_configure");
     lua_setfield(L, -2, "config");
 }
 

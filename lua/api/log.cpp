@@ -27,11 +27,12 @@ void append_place(std::string& text, lua_State* L) {
     if (*frame.namewhat && *frame.what == 'L') text.append(frame.name).append("(): ");
 }
 
-void append_argument(std::string& text, lua_State* L, int index) {
+// `argument`: how messages count it; the level is not one of them.
+void append_argument(std::string& text, lua_State* L, int index, int argument) {
     int type = lua_type(L, index);
     if (type == LUA_TTABLE) {
         if (!luaL_callmeta(L, index, "__tostring"))
-            luaL_argerror(L, index, "expected table to have __tostring metamethod");
+            luaL_argerror(L, argument, "expected table to have __tostring metamethod");
         size_t size;
         const char* value = lua_tolstring(L, -1, &size);
         if (value) text.append(value, size);
@@ -39,7 +40,7 @@ void append_argument(std::string& text, lua_State* L, int index) {
     } else if (!append_scalar(text, L, index)) {
         const char* why = lua_pushfstring(L, "string, number, boolean, or nil expected, got %s",
                                           lua_typename(L, type));
-        luaL_argerror(L, index, why);
+        luaL_argerror(L, argument, why);
     }
 }
 
@@ -49,7 +50,7 @@ int write(lua_State* L, core::Level level, int first) {
     std::string text = "[lua] ";
     append_place(text, L);
     int count = lua_gettop(L);
-    for (int i = first; i <= count; ++i) append_argument(text, L, i);
+    for (int i = first; i <= count; ++i) append_argument(text, L, i, i - first + 1);
     core::log_text(log, level, 0, text);
     return 0;
 }
