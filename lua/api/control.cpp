@@ -8,6 +8,16 @@
 #include "server/http/uri.h"
 
 namespace lua {
+
+core::Slice join_args(core::Arena& arena, core::Slice own, core::Slice more) {
+    if (own.empty() || more.empty()) return own.empty() ? more : own;
+    core::Appender joined(arena, own.size() + more.size() + 1);
+    joined.append(own);
+    joined.append('&');
+    joined.append(more);
+    return joined.take();
+}
+
 namespace {
 
 using server::Request;
@@ -31,15 +41,6 @@ core::Slice given_args(lua_State* L, Request& request) {
                                       luaL_typename(L, 2));
     luaL_argerror(L, 2, why);
     return {};
-}
-
-core::Slice join_args(core::Arena& arena, core::Slice own, core::Slice more) {
-    if (own.empty() || more.empty()) return own.empty() ? more : own;
-    core::Appender joined(arena, own.size() + more.size() + 1);
-    joined.append(own);
-    joined.append('&');
-    joined.append(more);
-    return joined.take();
 }
 
 int exec(lua_State* L) {
