@@ -4,7 +4,7 @@
 #include <llhttp.h>
 
 #include <cstring>
-#include <new>
+#include <string>
 
 #include "core/text.h"
 #include "server/http/core_conf.h"
@@ -47,11 +47,10 @@ HeadScan::Result HeadScan::scan(core::Slice bytes, const HeadLimits& limits) {
         auto* newline = static_cast<const char*>(std::memchr(from, '\n', bytes.size() - searched_));
         if (!newline) {
             searched_ = uint32_t(bytes.size());
-            if (bytes.size() > limits.total_max) {
-                return bad(494, "client sent too large request header");
-            }
             if (!line_seen_ && first_bytes(bytes.substr(at_)) == Result::bad) return Result::bad;
-            return line_length(bytes.size() - at_, limits);
+            if (line_length(bytes.size() - at_, limits) == Result::bad) return Result::bad;
+            if (bytes.size() <= limits.total_max) return Result::incomplete;
+            return bad(494, "client sent too large request header");
         }
         size_t end = size_t(newline - bytes.data());
         bool crlf = end > at_ && bytes[end - 1] == '\r';
@@ -84,7 +83,7 @@ namespace {
 
 // What llhttp's callbacks write to; `parser->data` points here.
 struct BlockReader {
-    Request* request;
+    Request* request = nullptr;
     core::Slice name;
     core::Slice value;
     HeadError error;
@@ -94,9 +93,15 @@ struct BlockReader {
     // chunk decoding
     bool complete = false;
     bool progress = false;
+    size_t idle_bytes = 0;         // of framing since something came of it
     size_t extension_bytes = 0;
+    // A trailer field may arrive in pieces.
+    std::string trailer_name, trailer_value;
+    size_t trailer_bytes = 0;
 };
 constexpr size_t extension_bytes_max = 4096;
+constexpr size_t idle_bytes_max = 4096;
+constexpr size_t trailer_bytes_max = 32 * 1024;
 
 BlockReader& reader(llhttp_t* parser) { return *static_cast<BlockReader*>(parser->data); }
 
@@ -153,10 +158,6 @@ int take_field(BlockReader& in) {
     in.value = core::trim(in.value);
     if (in.name.empty()) return refuse(in, 400, "client sent invalid header line");
     if (++in.count > in.count_max) return refuse(in, 400, "client sent too many header lines");
-    if (in.in_trailers) {
-        request.trailers.add(in.name, in.value);
-        return 0;
-    }
     HeaderId id = header_id(in.name);
     int checked = 0;
     if (id == HeaderId::other) {
@@ -178,18 +179,45 @@ int take_field(BlockReader& in) {
     return 0;
 }
 
+int add_to_trailer(BlockReader& in, std::string& to, const char* at, size_t size) {
+    in.progress = true;
+    in.trailer_bytes += size;
+    if (in.trailer_bytes > trailer_bytes_max) return refuse(in, 400, "client sent too large trailers");
+    to.append(at, size);
+    return 0;
+}
+
+// Trailers stay apart from the header fields: they must not change what was decided by those
+// (RFC 9110 6.5.1).
+int take_trailer(BlockReader& in) {
+    core::Arena& arena = in.request->arena;
+    if (in.trailer_name.empty()) return refuse(in, 400, "client sent invalid trailer");
+    if (++in.count > in.count_max) return refuse(in, 400, "client sent too many trailers");
+    in.request->trailers.add(arena.copy(in.trailer_name), arena.copy(core::trim(in.trailer_value)));
+    in.trailer_name.clear();
+    in.trailer_value.clear();
+    return 0;
+}
+
 int on_field(llhttp_t* parser, const char* at, size_t size) {
-    reader(parser).name = {at, size};
-    reader(parser).value = {};
+    BlockReader& in = reader(parser);
+    if (in.in_trailers) return add_to_trailer(in, in.trailer_name, at, size);
+    in.name = {at, size};
+    in.value = {};
     return 0;
 }
 
 int on_value(llhttp_t* parser, const char* at, size_t size) {
-    reader(parser).value = {at, size};
+    BlockReader& in = reader(parser);
+    if (in.in_trailers) return add_to_trailer(in, in.trailer_value, at, size);
+    in.value = {at, size};
     return 0;
 }
 
-int on_value_complete(llhttp_t* parser) { return take_field(reader(parser)); }
+int on_value_complete(llhttp_t* parser) {
+    BlockReader& in = reader(parser);
+    return in.in_trailers ? take_trailer(in) : take_field(in);
+}
 
 int on_headers_complete(llhttp_t* parser) {
     parser->upgrade = 0;               // no tunnel before our own 101
@@ -207,8 +235,11 @@ int on_body(llhttp_t* parser, const char* at, size_t size) {
 int on_chunk(llhttp_t* parser) {
     BlockReader& in = reader(parser);
     in.progress = true;
-    if (parser->content_length > uint64_t(INT64_MAX)) return refuse(in, 413, "chunk too large");
-    return 0;
+    uint64_t most = uint64_t(in.request->core().client_max_body_size->count);
+    if (most == 0) most = uint64_t(INT64_MAX) / 2;
+    uint64_t so_far = uint64_t(in.request->body.size());
+    if (parser->content_length <= most && so_far <= most - parser->content_length) return 0;
+    return refuse(in, 413, "client intended to send too large chunked body");
 }
 
 int on_extension(llhttp_t* parser, const char*, size_t size) {
@@ -288,7 +319,8 @@ HeadError parse_head(Request& request, core::Slice bytes, const HeadScan& scan,
     core::Slice block = bytes.substr(scan.block(), scan.end() - scan.block());
     if (scan.lf_only()) block = with_crlf(request, block);
 
-    BlockReader in{&request, {}, {}, {}};
+    BlockReader in;
+    in.request = &request;
     in.count_max = int(*request.server->root.core->max_headers);
     llhttp_t local = primed_parser(request.head.version == 10);
     local.data = &in;
@@ -308,8 +340,8 @@ HeadError parse_head(Request& request, core::Slice bytes, const HeadScan& scan,
 }
 
 ChunkResult decode_chunks(Request& request, llhttp__internal_s* parser, core::Slice bytes) {
-    // Fed in pieces, so that a run of framing bytes which leads to nothing is noticed: two pieces
-    // without a chunk, a byte of body or the end are more than any size line needs.
+    // Fed in pieces, so that a run of framing bytes which leads to nothing is noticed (leading zeros
+    // without end).
     constexpr size_t piece_bytes = 2048;
     BlockReader& in = reader(parser);
     in.request = &request;
@@ -318,7 +350,7 @@ ChunkResult decode_chunks(Request& request, llhttp__internal_s* parser, core::Sl
         size_t piece = std::max<size_t>(piece_bytes, std::min<uint64_t>(parser->content_length, 1 << 20));
         piece = std::min(piece, bytes.size() - result.used);
         const char* from = bytes.data() + result.used;
-        bool was_moving = std::exchange(in.progress, false);
+        in.progress = false;
         llhttp_errno_t error = llhttp_execute(parser, from, piece);
         if (error == HPE_PAUSED && in.complete) {
             result.used += size_t(llhttp_get_error_pos(parser) - from);
@@ -329,7 +361,8 @@ ChunkResult decode_chunks(Request& request, llhttp__internal_s* parser, core::Sl
             return result;
         }
         result.used += piece;
-        if (!in.progress && !was_moving && piece == piece_bytes) {
+        in.idle_bytes = in.progress ? 0 : in.idle_bytes + piece;
+        if (in.idle_bytes > idle_bytes_max) {
             result.status = 400;
             return result;
         }
