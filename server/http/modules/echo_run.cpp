@@ -1,5 +1,6 @@
 // The echo commands at work: one after the other, stopping at those that wait. What is said is
 // collected and sent at once before anything that waits or hands over.
+#include <fcntl.h>
 #include <unistd.h>
 
 #include "core/clock.h"
@@ -79,6 +80,13 @@ Verdict run_duplicate(Request& request, State& state, const Command& command) {
 }
 
 Verdict run_request_body(Request& request, State& state) {
+    int fd = request.body.file_fd();
+    if (fd >= 0) {
+        int own = ::fcntl(fd, F_DUPFD_CLOEXEC, 0);
+        if (own < 0) return Verdict::reject(500);
+        state.pending.add_file(core::OpenFile::adopt(own), 0, request.body.size());
+        return Verdict::pass();
+    }
     for (core::Buffer* at = request.body.buffers().head(); at; at = at->next) {
         if (at->size() == 0) continue;
         if (at->owner) at->owner->hold();
@@ -95,8 +103,13 @@ Verdict run_request_body(Request& request, State& state) {
 
 Verdict read_body(Request& request, State& state) {
     state.body_asked = true;
+    const CoreConf& core = request.core();
+    RequestBody::Options options;
+    options.in_single_buffer = core.client_body_in_single_buffer;
+    options.in_file_only = core.client_body_in_file_only.value != BodyFile::off;
+    options.clean_file = core.client_body_in_file_only.value != BodyFile::on;
     return request.body.read(
-        request, {},
+        request, options,
         [](Request& it, void*, Verdict verdict) {
             if (verdict.kind == Verdict::rejected) return it.resume(verdict);
             go_on(it);
@@ -162,14 +175,12 @@ Verdict run_flush(Request& request, State& state) {
     return send_pending(request, state);
 }
 
-// Subrequests and their like: the request's body comes first, then what was said so far.
+// Subrequests: the request's body comes first.
 Verdict hand_over(Request& request, State& state, const Command& command) {
     if (!state.body_asked && !request.body.complete()) {
         --state.next;      // this command runs again when the body is there
         return read_body(request, state);
     }
-    Verdict sent = send_pending(request, state);
-    if (sent.kind == Verdict::rejected) return sent;
     bool location = command.op == Op::location || command.op == Op::location_async;
     return location ? run_location(request, command) : run_subrequest(request, command);
 }

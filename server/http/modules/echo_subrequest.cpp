@@ -109,6 +109,8 @@ Verdict run_location(Request& request, const Command& command) {
                      options)) {
         return Verdict::reject(500);
     }
+    Verdict sent = send_pending(request, state_of(request));
+    if (sent.kind == Verdict::rejected) return sent;
     bool wait = command.op == Op::location;
     Request* child = create_postponed(request, options, wait ? child_done : nullptr, nullptr);
     if (!child) return Verdict::reject(500);
@@ -124,6 +126,8 @@ Verdict run_subrequest(Request& request, const Command& command) {
         !set_address(request, wanted.uri, wanted.args, wanted.args_given, options)) {
         return Verdict::reject(500);
     }
+    Verdict sent = send_pending(request, state_of(request));
+    if (sent.kind == Verdict::rejected) return sent;
     options.method = parse_method(wanted.method);
     options.method_name = wanted.method;
     options.inherit_body = wanted.body.empty() && wanted.body_file.empty();
