@@ -3,6 +3,7 @@
 #include "conf/values.h"
 
 #include <climits>
+#include <iterator>
 
 #include "conf/binder.h"
 #include "core/text.h"
@@ -10,6 +11,9 @@
 namespace conf {
 
 namespace {
+
+// Names of temporary files are numbers of ten digits; the levels take theirs from the end.
+constexpr int64_t temp_level_digits_max = 10;
 
 std::optional<int64_t> scaled(core::Slice digits, int64_t scale) {
     auto count = core::parse_number(digits, uint64_t(INT64_MAX / scale));
@@ -170,6 +174,20 @@ Result<void> parse_setting(BufferSizes& to, const Line& line) {
     auto bytes = parse_size(line.arg(1));
     if (!count || !*count || !bytes || !*bytes) return directive_error(line, "invalid value");
     to = {int64_t(*count), *bytes};
+    return {};
+}
+
+Result<void> parse_setting(TempPath& to, const Line& line) {
+    to.path = line.arg(0);
+    while (to.path.size() > 1 && to.path.back() == '/') to.path.pop_back();
+    int64_t digits = 0;
+    for (size_t i = 1; i < line.count() && i <= std::size(to.levels); ++i) {
+        auto level = core::parse_number(line.arg(i), temp_level_digits_max);
+        if (!level || *level == 0) return directive_error(line, "invalid value");
+        to.levels[i - 1] = int(*level);
+        digits += int64_t(*level);
+    }
+    if (digits > temp_level_digits_max) return directive_error(line, "invalid value");
     return {};
 }
 

@@ -20,6 +20,12 @@ struct Milliseconds {                                               // "10s", "1
 struct Seconds { int64_t count = 0; operator int64_t() const { return count; } };
 struct BufferSizes { int64_t count = 0; int64_t bytes = 0; };                       // "4 8k"
 
+// A folder for temporary files, with the digits of each level of folders below it.
+struct TempPath {
+    std::string path;
+    int levels[3] = {0, 0, 0};
+};
+
 // Directives that may be repeated: one text each, or a key and a value each.
 struct List {
     static constexpr bool repeatable = true;
@@ -45,6 +51,7 @@ Result<void> parse_setting(Offset& to, const Line& line);
 Result<void> parse_setting(Milliseconds& to, const Line& line);
 Result<void> parse_setting(Seconds& to, const Line& line);
 Result<void> parse_setting(BufferSizes& to, const Line& line);
+Result<void> parse_setting(TempPath& to, const Line& line);
 Result<void> parse_setting(List& to, const Line& line);
 Result<void> parse_setting(Pairs& to, const Line& line);
 

@@ -21,7 +21,7 @@ namespace {
 
 std::string temp_folder(const Request& request) {
     const auto& path = request.core().client_body_temp_path;
-    std::string folder = path.is_set && !path->empty() ? path->front() : "client_body_temp";
+    std::string folder = path.is_set && !path->path.empty() ? path->path : "client_body_temp";
     if (folder[0] != '/') folder = Configuration::current().options().prefix + folder;
     return folder;
 }

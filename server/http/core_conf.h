@@ -114,7 +114,7 @@ struct CoreConf {
     Setting<Ms> client_body_timeout{Ms{60000}};
     Setting<BodyFile> client_body_in_file_only{BodyFile::off};
     Setting<bool> client_body_in_single_buffer{false};
-    Setting<std::vector<std::string>> client_body_temp_path;
+    Setting<conf::TempPath> client_body_temp_path;
     Setting<conf::Bytes> client_header_buffer_size{conf::Bytes{1024}};        // server level
     Setting<conf::BufferSizes> large_client_header_buffers{conf::BufferSizes{4, 8192}};
     Setting<Ms> client_header_timeout{Ms{60000}};

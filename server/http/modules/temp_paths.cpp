@@ -7,7 +7,7 @@ namespace server {
 namespace {
 
 struct TempPaths {
-    conf::Setting<std::vector<std::string>> proxy, fastcgi, uwsgi, scgi;
+    conf::Setting<conf::TempPath> proxy, fastcgi, uwsgi, scgi;
 };
 
 constexpr conf::Arity path_and_levels = conf::takes(1, 4);

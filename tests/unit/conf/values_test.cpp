@@ -132,6 +132,19 @@ TEST_F(Settings, Quantities) {
     EXPECT_EQ(read_as(buffers, {"4"}, binder), "\"d\" directive invalid value");
 }
 
+TEST_F(Settings, TempPaths) {
+    conf::TempPath path;
+    EXPECT_EQ(read_as(path, {"/tmp/x/", "1", "2", "3"}, binder), "");
+    EXPECT_EQ(path.path, "/tmp/x");
+    EXPECT_EQ(path.levels[0] + 10 * path.levels[1] + 100 * path.levels[2], 321);
+    EXPECT_EQ(read_as(path, {"/"}, binder), "");
+    EXPECT_EQ(path.path, "/");
+    for (auto bad : {"0", "x", "11", "-1"}) {
+        EXPECT_EQ(read_as(path, {"x", bad}, binder), "\"d\" directive invalid value");
+    }
+    EXPECT_EQ(read_as(path, {"x", "5", "5", "1"}, binder), "\"d\" directive invalid value");
+}
+
 TEST_F(Settings, Texts) {
     std::string text;
     EXPECT_EQ(read_as(text, {"a b"}, binder), "");
