@@ -50,9 +50,9 @@ class FileCache {
 
     const FileCacheLimits& limits() const { return limits_; }
 
-    // A found file comes from the cache or is opened; it enters the cache by the rules. An automatic
-    // cache keeps regular files only, from their second use on, so that a walk over many files
-    // costs nothing.
+    // A found file comes from the cache or is opened; it enters the cache by the rules. An
+    // automatic cache keeps regular files only, from their second use on, so that a walk over many
+    // files costs nothing.
     OpenedFile find(core::Slice path, FileUse use, const FileOpening& how,
                     const FileCacheRules& rules);
     // The same, past every cache.

@@ -1,5 +1,5 @@
-// FileWatcher: asks the kernel to report changes of cached files (inotify). One per FileCache; where
-// the kernel has none or refuses, nothing is watched and the cache looks for itself.
+// FileWatcher: asks the kernel to report changes of cached files (inotify). One per FileCache;
+// where the kernel has none or refuses, nothing is watched and the cache looks for itself.
 #pragma once
 
 #include <cstdint>

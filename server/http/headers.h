@@ -34,8 +34,8 @@ struct Header {
     bool removed;         // kept in place so that indexes stay; never shown
 };
 
-// Fields in order of arrival. Names compare case-insensitively. Slices given to add() and set() must
-// live as long as the list's arena.
+// Fields in order of arrival. Names compare case-insensitively. Slices given to add() and set()
+// must live as long as the list's arena.
 class HeaderList {
   public:
     explicit HeaderList(core::Arena& arena) : arena_(&arena) {}

@@ -59,7 +59,8 @@ OpenedFile open_file(Request& request, core::Slice path, FileUse use) {
     FileCacheLimits limits;
     FileCacheRules rules;
     if (core.open_file_cache_max > 0) {
-        limits = {core.open_file_cache_max, core.open_file_cache_inactive.value.count * 1000, false};
+        limits = {core.open_file_cache_max, core.open_file_cache_inactive.value.count * 1000,
+                  false};
         rules = {core.open_file_cache_valid.value.count * 1000,
                  core.open_file_cache_min_uses.value, core.open_file_cache_errors.value};
     }

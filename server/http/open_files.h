@@ -2,9 +2,9 @@
 // gzip_static, try_files) asks open_file(); the caches behind it belong to the worker.
 //
 // With `open_file_cache` in force nginx's rules hold (max, inactive, valid, min_uses, errors).
-// Without it a small cache keeps hot files: the bytes of small ones, the descriptors of others. What
-// it keeps is dropped as soon as the kernel reports a change (inotify) and is compared with the path
-// once a second; where the kernel cannot watch, before each use.
+// Without it a small cache keeps hot files: the bytes of small ones, the descriptors of others.
+// What it keeps is dropped as soon as the kernel reports a change (inotify) and is compared with
+// the path once a second; where the kernel cannot watch, before each use.
 #pragma once
 
 #include <cstdint>
@@ -70,8 +70,8 @@ enum class FileUse : uint8_t {
     test,         // only whether it is there and what it is
 };
 
-// `path` must have a NUL behind it. Obeys the request's location: open_file_cache, disable_symlinks,
-// directio.
+// `path` must have a NUL behind it. Obeys the request's location: open_file_cache,
+// disable_symlinks, directio.
 OpenedFile open_file(Request& request, core::Slice path, FileUse use = FileUse::contents);
 
 // Logs that `path` could not be opened (404s only with log_not_found) and says what to answer:

@@ -36,7 +36,8 @@ class Reader {
     core::Slice text_;
 };
 
-// One "first-last", "first-" or "-suffix". False: malformed. A range behind the end comes out empty.
+// One "first-last", "first-" or "-suffix". False: malformed. A range behind the end comes out
+// empty.
 bool parse_one(Reader& reader, int64_t length, ByteRange& range) {
     reader.skip_spaces();
     bool suffix = reader.at('-');
@@ -95,7 +96,8 @@ ParsedRanges parse_ranges(core::Slice text, int64_t content_length, int64_t rang
         if (bytes > content_length) return {};
         // Without max_ranges many tiny ranges must not cost more than the whole body: each brings a
         // part header with it.
-        if (ranges_max >= INT32_MAX && bytes + parsed.count * 256 > content_length + 4096) return {};
+        bool unlimited = ranges_max >= INT32_MAX;
+        if (unlimited && bytes + parsed.count * 256 > content_length + 4096) return {};
     }
     parsed.outcome = RangeOutcome::satisfiable;
     return parsed;

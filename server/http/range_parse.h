@@ -1,5 +1,5 @@
-// The Range field (RFC 9110 14.2), read the way nginx reads it. Pure: called by the range module, the
-// unit tests and the fuzzer.
+// The Range field (RFC 9110 14.2), read the way nginx reads it. Pure: called by the range module,
+// the unit tests and the fuzzer.
 #pragma once
 
 #include <cstdint>

@@ -11,8 +11,8 @@
 
 namespace server {
 
-// What a charset_map says, in both directions. The first column is a single-byte charset; the second
-// is another one or UTF-8.
+// What a charset_map says, in both directions. The first column is a single-byte charset; the
+// second is another one or UTF-8.
 class CharsetTable {
   public:
     explicit CharsetTable(bool to_utf8);

@@ -48,7 +48,8 @@ bool set_content_length(Response& response, core::Slice value) {
 // The name of a field that is kept in a member.
 constexpr HeaderId members[] = {
     HeaderId::content_type, HeaderId::content_length, HeaderId::last_modified, HeaderId::etag,
-    HeaderId::location,     HeaderId::server,         HeaderId::date,          HeaderId::accept_ranges,
+    HeaderId::location,     HeaderId::server,         HeaderId::date,
+    HeaderId::accept_ranges,
 };
 
 }  // namespace

@@ -17,7 +17,8 @@ class TypeSet {
 
     TypeSet() = default;
     // The types that apply unless the directive is given.
-    TypeSet(std::initializer_list<const char*> defaults) : types_(defaults.begin(), defaults.end()) {}
+    TypeSet(std::initializer_list<const char*> defaults)
+        : types_(defaults.begin(), defaults.end()) {}
 
     // Is the response's content type, without its parameters, one of these?
     bool matches(const Request& request) const;

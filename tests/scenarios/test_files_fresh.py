@@ -1,5 +1,5 @@
-"""Hot files are kept in memory, and yet a change is seen by the next request; access logs in the face
-of rotation, compression, syslog and a full disk."""
+"""Hot files are kept in memory, and yet a change is seen by the next request; access logs in the
+face of rotation, compression, syslog and a full disk."""
 import gzip
 import os
 import socket

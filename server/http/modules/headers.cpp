@@ -1,5 +1,5 @@
-// The headers module: expires, add_header, add_trailer. The fields are added by a header filter, the
-// trailers when the last piece of the body passes.
+// The headers module: expires, add_header, add_trailer. The fields are added by a header filter,
+// the trailers when the last piece of the body passes.
 #include <string>
 
 #include "conf/binder.h"
@@ -234,8 +234,8 @@ Verdict filter_header(Request& request) {
     return Verdict::pass();
 }
 
-// Trailers go out behind a chunked body only, so the length must not be given. Runs behind the range
-// filter, which needs it.
+// Trailers go out behind a chunked body only, so the length must not be given. Runs behind the
+// range filter, which needs it.
 Verdict expect_trailers(Request& request) {
     if (request.parent || request.header_only || request.head.version < 11) return Verdict::pass();
     bool safe = is_safe_status(request.response.status);

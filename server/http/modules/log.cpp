@@ -1,5 +1,5 @@
-// The log module: log_format, access_log, open_log_file_cache. Last of the log phase, so that what a
-// script changes there is logged.
+// The log module: log_format, access_log, open_log_file_cache. Last of the log phase, so that what
+// a script changes there is logged.
 #include <algorithm>
 #include <optional>
 

@@ -1,6 +1,6 @@
-// Byte ranges: Range, If-Range, 206 with one part or several (multipart/byteranges), 416. The header
-// filter stands behind the filters that change the length (they forbid ranges); the body filter in
-// front of all others.
+// Byte ranges: Range, If-Range, 206 with one part or several (multipart/byteranges), 416. The
+// header filter stands behind the filters that change the length (they forbid ranges); the body
+// filter in front of all others.
 #include <cstdio>
 #include <cstring>
 

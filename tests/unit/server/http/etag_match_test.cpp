@@ -1,3 +1,4 @@
+// Entity tags in If-Match and If-None-Match.
 #include "server/http/etag_match.h"
 
 #include <gtest/gtest.h>

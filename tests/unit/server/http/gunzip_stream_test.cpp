@@ -1,3 +1,4 @@
+// Unpacking gzip piece by piece.
 #include "server/http/gunzip_stream.h"
 
 #include <gtest/gtest.h>

@@ -1,3 +1,4 @@
+// Header ids and lists.
 #include "server/http/headers.h"
 
 #include <gtest/gtest.h>
@@ -19,7 +20,8 @@ TEST(HeaderIds, EveryNameIsFoundInAnyCase) {
 }
 
 TEST(HeaderIds, OthersAreOther) {
-    for (Slice name : {"", "X", "Hos", "Hostt", "X-Real_IP", "Content_Length", "a-very-long-name-x"}) {
+    for (Slice name : {"", "X", "Hos", "Hostt", "X-Real_IP", "Content_Length",
+                       "a-very-long-name-x"}) {
         EXPECT_EQ(server::header_id(name), HeaderId::other) << name;
     }
 }

@@ -1,3 +1,4 @@
+// Escaping of log values, and the buffer they are put into.
 #include "server/http/log_format.h"
 
 #include <gtest/gtest.h>

@@ -1,3 +1,4 @@
+// The Range field.
 #include "server/http/range_parse.h"
 
 #include <gtest/gtest.h>

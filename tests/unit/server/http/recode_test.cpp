@@ -1,3 +1,4 @@
+// Charset tables and recoding piece by piece.
 #include "server/http/recode.h"
 
 #include <gtest/gtest.h>
