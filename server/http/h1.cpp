@@ -8,6 +8,7 @@
 
 #include "core/clock.h"
 #include "server/http/core_conf.h"
+#include "server/http/proxy_header.h"
 #include "server/http/request.h"
 #include "server/http/router.h"
 #include "server/worker.h"
@@ -203,7 +204,25 @@ size_t H1::process(core::Slice bytes) {
     return used;
 }
 
+// What a balancer sends first (listen … proxy_protocol). Without it the connection is of no use.
+size_t H1::take_proxy_header(core::Slice bytes) {
+    auto header = std::make_unique<ProxyHeader>();
+    size_t used = 0;
+    switch (ProxyHeader::parse(bytes, *header, used)) {
+        case ProxyHeader::Outcome::needs_more: return 0;
+        case ProxyHeader::Outcome::complete: proxy = std::move(header); return used;
+        case ProxyHeader::Outcome::invalid: break;
+    }
+    core::LogLine shown;
+    shown.append_escaped(bytes.substr(0, std::min<size_t>(bytes.size(), 107)));
+    log.action = "reading PROXY protocol";
+    LOG(log, error, 0, "broken header: \"%.*s\"", int(shown.size()), shown.text().data());
+    close();
+    return 0;
+}
+
 size_t H1::take_head(core::Slice bytes) {
+    if (listen.proxy_protocol && !proxy) [[unlikely]] return take_proxy_header(bytes);
     switch (scan_.scan(bytes, limits())) {
         case HeadScan::Result::incomplete: {
             count_reading(true);

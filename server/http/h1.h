@@ -68,6 +68,7 @@ class H1 final : public Connection, public Exchange {
     void read_input();
     bool wants_input() const;
     size_t process(core::Slice bytes);
+    size_t take_proxy_header(core::Slice bytes);
     size_t take_head(core::Slice bytes);
     size_t feed_body(core::Slice bytes);
     void start_request(core::Slice bytes);
