@@ -209,6 +209,12 @@ Result<void> accepted_flag(MainConf&, const Line& line) {
     return conf::parse_setting(ignored, line);
 }
 
+// Sizes of arrays that nginx hands to the kernel.
+Result<void> accepted_number(MainConf&, const Line& line) {
+    int64_t ignored;
+    return conf::parse_setting(ignored, line);
+}
+
 Result<void> lua_compat(MainConf& conf, const Line& line) {
     if (line.arg(0) == "openresty") conf.lua_compat_openresty = true;
     else if (line.arg(0) == "off") conf.lua_compat_openresty = false;
@@ -288,6 +294,13 @@ constexpr conf::Directive directives[] = {
     {"accept_mutex", in_events, takes_flag(), field<&MainConf::accept_mutex>},
     {"accept_mutex_delay", in_events, takes(1), field<&MainConf::accept_mutex_delay>},
     {"use", in_events, takes(1), call<use>},
+    {"worker_aio_requests", in_events, takes(1), call<accepted_number>},
+#ifdef __linux__
+    {"epoll_events", in_events, takes(1), call<accepted_number>},
+#else
+    {"kqueue_changes", in_events, takes(1), call<accepted_number>},
+    {"kqueue_events", in_events, takes(1), call<accepted_number>},
+#endif
     {"debug_connection", in_events, takes(1), call<debug_connection>},
 };
 
