@@ -38,7 +38,9 @@ class Listener : public core::IoHandler {
     ListenAddress& listen_;
     const int fd_;
     const bool shared_;
-    const int batch_;
+    const int batch_;                // at most so many a turn
+    int full_turns_ = 0;             // in a row in which a batch was filled
+    uint64_t last_turn_ = 0;
     bool paused_ = false;
     core::Watch watch_;
     core::Timer retry_;
