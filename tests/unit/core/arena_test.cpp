@@ -41,6 +41,7 @@ TEST(Arena, DestructorsNewestFirst) {
     struct Noisy {
         std::string& order;
         char name;
+        Noisy(std::string& to, char its) : order(to), name(its) {}
         ~Noisy() { order += name; }
     };
     {
@@ -66,6 +67,7 @@ TEST(Arena, SteadyStateAllocatesNothing) {
         for (int i = 0; i < 100; ++i) arena.allocate(200);
         struct Holder {
             std::string* text;
+            explicit Holder(std::string* its) : text(its) {}
             ~Holder() {}
         };
         arena.make<Holder>(nullptr);

@@ -11,11 +11,11 @@
 
 #include <cerrno>
 #include <fstream>
-#include <regex>
 #include <sstream>
 
 #include "core/clock.h"
 #include "core/log_sinks.h"
+#include "core/regex.h"
 #include "core/text.h"
 
 namespace {
@@ -42,12 +42,14 @@ struct Fixture : testing::Test {
 
     // The line without date, pid and newline.
     std::string tail(const std::string& line) {
-        std::smatch found;
-        std::regex form(R"(\d{4}/\d\d/\d\d \d\d:\d\d:\d\d (\[\w*\]) (\d+)#(\d+): ([^]*)\n)");
-        if (!std::regex_match(line, found, form)) return "bad form: " + line;
-        EXPECT_EQ(std::stol(found[2]), getpid());
-        EXPECT_EQ(std::stol(found[3]), syscall(SYS_gettid));
-        return found[1].str() + " " + found[4].str();
+        auto form = *Regex::compile(
+            R"(^\d{4}/\d\d/\d\d \d\d:\d\d:\d\d (\[\w*\]) (\d+)#(\d+): (.*)\n$)", Regex::dotall);
+        uint32_t at[10];
+        if (form->match(line, 0, at, 5) != 5) return "bad form: " + line;
+        auto part = [&](int i) { return line.substr(at[2 * i], at[2 * i + 1] - at[2 * i]); };
+        EXPECT_EQ(std::stol(part(2)), getpid());
+        EXPECT_EQ(std::stol(part(3)), syscall(SYS_gettid));
+        return part(1) + " " + part(4);
     }
     std::string last() { return tail(sink->lines.back()); }
     static std::string contents(const std::string& path) {
@@ -206,8 +208,10 @@ TEST_F(LogTest, SyslogOverUdp) {
     ssize_t got = recv(receiver, room, sizeof room, 0);
     ASSERT_GT(got, 0);
     std::string text(room, size_t(got));
-    std::regex form(R"(<12>[A-Z][a-z]{2} [ \d]\d \d\d:\d\d:\d\d t_1: .* \[warn\] .*: over there)");
-    EXPECT_TRUE(std::regex_match(text, form)) << text;
+    auto form = *Regex::compile(
+        R"(^<12>[A-Z][a-z]{2} [ \d]\d \d\d:\d\d:\d\d t_1: .* \[warn\] .*: over there$)", 0);
+    uint32_t at[2];
+    EXPECT_EQ(form->match(text, 0, at, 1), 1) << text;
     close(receiver);
     for (int i = 0; i < 5; ++i) log_write(context, Level::warn, 0, "nobody listens");
 }
