@@ -1,5 +1,5 @@
-// ngx.semaphore: counting, with waiting light threads in order. lualib/ngx/semaphore.lua calls these
-// functions and yields when one has to wait.
+// ngx.semaphore: counting, with waiting light threads in order. lualib/ngx/semaphore.lua calls
+// these functions and yields when one has to wait.
 #include <cstdint>
 #include <new>
 
