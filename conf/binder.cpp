@@ -106,7 +106,10 @@ Result<void> Binder::apply(const Node& node) {
 Result<const Binder::Entry*> Binder::choose(const Node& node) const {
     auto less = [](const Entry& entry, core::Slice name) { return entry.name < name; };
     auto first = std::lower_bound(index_.begin(), index_.end(), core::Slice(node.name), less);
-    if (first == index_.end() || first->name != node.name) return unknown(node);
+    if (first == index_.end() || first->name != node.name) {
+        if (node.name == "include") return error_at(node.place, arity_error(takes(1), node));
+        return unknown(node);
+    }
     const Entry* chosen = nullptr;
     for (auto row = first; row != index_.end() && row->name == node.name; ++row) {
         if (!(row->directive->contexts & level_->context())) continue;

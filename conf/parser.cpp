@@ -143,14 +143,8 @@ Result<void> Parser::take(Source& source, Statement& statement, std::vector<Node
     if (has_block && source.is_option) {
         return Error{located(tree_, place, "block directives are not supported in -g option")};
     }
-    if (statement.words[0] == "include") {
-        if (has_block) {
-            return Error{located(tree_, place, "directive \"include\" is not terminated by \";\"")};
-        }
-        if (statement.words.size() != 2) {
-            return Error{located(tree_, place,
-                                 "invalid number of arguments in \"include\" directive")};
-        }
+    // With another number of words it is left to the block's owner, who has its own words for it.
+    if (statement.words[0] == "include" && statement.words.size() == 2 && !has_block) {
         return include(statement.words[1], place, to);
     }
     Node& node = to.emplace_back();

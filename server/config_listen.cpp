@@ -49,7 +49,7 @@ conf::Result<void> Configuration::add_listen(ListenAddress&& parsed, VirtualServ
     ListenAddress& into = **found;
     auto& sharing = into.servers;
     if (std::find(sharing.begin(), sharing.end(), &server) != sharing.end()) {
-        return conf::Error{"a duplicate listen " + parsed.text};
+        return conf::Error{"a duplicate listen " + parsed.address.text()};
     }
     auto merged = merge_options(into, parsed);
     if (!merged) return merged;

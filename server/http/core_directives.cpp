@@ -79,15 +79,16 @@ Result<void> set_types(CoreConf& conf, const Line& line) {
     auto& types = conf.types->by_extension;
     return line.binder.each_entry(line, [&](const Line& entry) -> Result<void> {
         const std::string& type = entry.node.name;
+        if (type == "include") {               // with one name it would have been expanded
+            return Error{"invalid number of arguments in \"include\" directive"};
+        }
         for (const std::string& written : entry.node.args) {
             auto [at, added] = types.try_emplace(core::to_lower(written), type);
             if (added) continue;
-            if (at->second != type) {
-                line.binder.warn(entry.node.place,
-                                 "duplicate extension " + quoted(written) + ", content type: " +
-                                     quoted(type) + ", previous content type: " +
-                                     quoted(at->second));
-            }
+            line.binder.warn(entry.node.place,
+                             "duplicate extension " + quoted(written) + ", content type: " +
+                                 quoted(type) + ", previous content type: " +
+                                 quoted(at->second));
             at->second = type;
         }
         return {};

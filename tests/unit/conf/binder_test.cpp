@@ -254,6 +254,15 @@ TEST_F(Binding, Blocks) {
                                                        "set_by_lua_block: b() "}));
 }
 
+TEST_F(Binding, IncludesWithoutOneName) {
+    std::string wrong = "invalid number of arguments in \"include\" directive in /c:1";
+    EXPECT_EQ(bind_line("include;"), wrong);
+    EXPECT_EQ(bind_line("http { include a b; }"), wrong);
+    EXPECT_EQ(bind_line("include a { }"), "directive \"include\" is not terminated by \";\""
+                                          " in /c:1");
+    EXPECT_EQ(bind_line("http { table t { include a b; } }"), "wrong entry in /c:1");
+}
+
 TEST_F(Binding, ValueErrorsNameTheLine) {
     EXPECT_EQ(bind("http {\n  enabled maybe;\n}"),
               "invalid value \"maybe\" in \"enabled\" directive, it must be \"on\" or \"off\""
