@@ -7,22 +7,21 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <utility>
 
 #include "core/clock.h"
 
 namespace server {
 
-void write_log(int fd, core::Slice path, core::Slice text) {
-    static int64_t full_at = -1, said_at = -1;
+void write_log(int fd, core::Slice path, core::Slice text, LogTrouble& trouble) {
     int64_t now = core::Clock::seconds();
-    if (full_at == now) return;
+    if (trouble.full_at == now) return;
     ssize_t written = ::write(fd, text.data(), text.size());
     if (written == ssize_t(text.size())) return;
     int error = written < 0 ? errno : 0;
     // The rest of a line that did not fit is not tried again: the disk is full.
-    if (error == ENOSPC || written >= 0) full_at = now;
-    if (said_at == now) return;
-    said_at = now;
+    if (error == ENOSPC || written >= 0) trouble.full_at = now;
+    if (std::exchange(trouble.told_at, now) == now) return;
     core::LogContext& log = core::process_log();
     if (written < 0) {
         LOG(log, alert, error, "write() to \"%.*s\" failed", int(path.size()), path.data());
@@ -65,7 +64,7 @@ void LogFile::flush() {
 
 void LogFile::write(core::Slice text) {
     if (options_.gzip_level) return write_compressed(text);
-    write_log(sink_->fd(), path_, text);
+    write_log(sink_->fd(), path_, text, trouble_);
 }
 
 // Each piece is a gzip member of its own, so that the file is readable up to the last flush.
@@ -90,7 +89,7 @@ void LogFile::write_compressed(core::Slice text) {
         LOG(core::process_log(), alert, 0, "deflate(Z_FINISH) failed: %d", result);
         return;
     }
-    write_log(sink_->fd(), path_, out.text());
+    write_log(sink_->fd(), path_, out.text(), trouble_);
 }
 
 LogFileCache::~LogFileCache() {
@@ -148,14 +147,14 @@ void LogFileCache::write(core::Slice path, core::Slice text, const core::LogCont
             ::close(entry->fd);
             entry->fd = -1;
         }
-        if (entry->fd >= 0) return write_log(entry->fd, path, text);
+        if (entry->fd >= 0) return write_log(entry->fd, path, text, trouble_);
     }
     int fd = core::open_append(std::string(path));
     if (fd < 0) {
         LOG(log, crit, errno, "open() \"%.*s\" failed", int(path.size()), path.data());
         return;
     }
-    write_log(fd, path, text);
+    write_log(fd, path, text, trouble_);
     struct stat is;
     if (!entry || entry->uses < options_.min_uses || ::fstat(fd, &is) != 0) {
         ::close(fd);

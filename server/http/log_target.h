@@ -15,6 +15,15 @@
 
 namespace server {
 
+// What is known of a log that could not be written, in seconds of the clock.
+struct LogTrouble {
+    int64_t full_at = -1;              // the disk was full
+    int64_t told_at = -1;              // the error log was told
+};
+
+// One write of a whole text to a log. Past a full disk it does nothing for the rest of the second.
+void write_log(int fd, core::Slice path, core::Slice text, LogTrouble& trouble);
+
 // A log file named in the configuration. All access_log directives that name it share it.
 class LogFile {
   public:
@@ -47,11 +56,9 @@ class LogFile {
     Options options_;
     LineBuffer buffer_;
     size_t complete_ = 0;              // bytes of finished lines in the buffer
+    LogTrouble trouble_;
     core::Timer flush_timer_;
 };
-
-// One write of a whole text to a log. Past a full disk it does nothing for the rest of the second.
-void write_log(int fd, core::Slice path, core::Slice text);
 
 // Files whose names hold variables: kept open by open_log_file_cache.
 class LogFileCache {
@@ -82,6 +89,7 @@ class LogFileCache {
 
     Options options_;
     std::vector<Entry> entries_;       // few: searched in turn
+    LogTrouble trouble_;
 };
 
 }  // namespace server

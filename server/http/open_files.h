@@ -9,6 +9,7 @@
 
 #include <cstdint>
 #include <ctime>
+#include <new>
 
 #include "core/buffer.h"
 #include "core/slice.h"
@@ -47,6 +48,13 @@ class OpenedFile : public FileInfo {
         : FileInfo(from), file_(from.file_), bytes_(from.bytes_) {
         from.file_ = nullptr;
         from.bytes_ = nullptr;
+    }
+    OpenedFile& operator=(OpenedFile&& from) noexcept {
+        if (this != &from) {
+            this->~OpenedFile();
+            ::new (this) OpenedFile(static_cast<OpenedFile&&>(from));
+        }
+        return *this;
     }
     ~OpenedFile() {
         if (file_) file_->drop();

@@ -175,11 +175,15 @@ Verdict run_flush(Request& request, State& state) {
     return send_pending(request, state);
 }
 
-// Subrequests: the request's body comes first.
+// Subrequests: the request's body comes first. Those that lead make the filters see the beginning
+// of the body now, so that echo_before_body stands in front of them.
 Verdict hand_over(Request& request, State& state, const Command& command) {
     if (!state.body_asked && !request.body.complete()) {
         --state.next;      // this command runs again when the body is there
         return read_body(request, state);
+    }
+    if (request.output == Request::Output::none && state.pending.empty()) {
+        state.pending.add_mark(core::Buffer::sync);
     }
     bool location = command.op == Op::location || command.op == Op::location_async;
     return location ? run_location(request, command) : run_subrequest(request, command);

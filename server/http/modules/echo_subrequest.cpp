@@ -1,4 +1,5 @@
 // echo_location, echo_subrequest (and their _async forms) and echo_exec.
+#include <fcntl.h>
 #include <unistd.h>
 
 #include "conf/binder.h"
@@ -23,6 +24,12 @@ struct Wanted {
     bool args_given = false;
     core::Slice body;
     core::Slice body_file;
+};
+
+// What stands behind -f.
+struct Upload {
+    core::Slice path;
+    OpenedFile file;
 };
 
 bool parse_wanted(Request& request, const Command& command, Wanted& wanted) {
@@ -53,9 +60,13 @@ bool parse_wanted(Request& request, const Command& command, Wanted& wanted) {
 
 // The child's address; false for one that is unsafe (logged at debug level only, as upstream does).
 bool set_address(Request& request, core::Slice uri, core::Slice args, bool args_given,
-                 SubrequestOptions& options) {
-    core::Slice own_args;
-    if (uri.empty() || !split_internal_uri(request.arena, uri, own_args)) return false;
+                 const char* directive, SubrequestOptions& options) {
+    core::Slice own_args, given = uri;
+    if (uri.empty() || !split_internal_uri(request.arena, uri, own_args)) {
+        LOG(request.log, debug, 0, "%s sees unsafe uri: \"%.*s\"", directive, int(given.size()),
+            given.data());
+        return false;
+    }
     options.uri = uri;
     options.args = args_given ? args : own_args;
     return true;
@@ -70,34 +81,31 @@ void set_length(Request& child, int64_t bytes) {
     child.body.content_length = bytes;
 }
 
-bool set_body(Request& request, Request& child, const Wanted& wanted) {
+// The file of -f; false: there is none to be had.
+bool open_body(Request& request, const Wanted& wanted, Upload& body) {
+    if (wanted.body_file.empty() || !wanted.body.empty()) return true;
+    conf::Binder& binder = Configuration::current().binder();
+    body.path = request.arena.copy_z(binder.full_path(wanted.body_file));
+    body.file = open_file(request, body.path);
+    if (!body.file.error) return true;
+    LOG(request.log, error, body.file.error, "%s \"%.*s\" failed", body.file.failed,
+        int(body.path.size()), body.path.data());
+    return false;
+}
+
+void set_body(Request& child, const Wanted& wanted, const Upload& body) {
     if (!wanted.body.empty()) {
         child.body.set_text(child, wanted.body);
-        set_length(child, int64_t(wanted.body.size()));
-        return true;
+        return set_length(child, int64_t(wanted.body.size()));
     }
-    if (wanted.body_file.empty()) return true;
-    conf::Binder& binder = Configuration::current().binder();
-    core::Slice path = request.arena.copy_z(binder.full_path(wanted.body_file));
-    OpenedFile file = open_file(request, path);
-    if (file.error) {
-        LOG(request.log, error, file.error, "%s \"%.*s\" failed", file.failed, int(path.size()),
-            path.data());
-        return false;
-    }
-    core::Chain contents;
-    if (file.size) file.add_to(contents, 0, file.size);
-    // In memory or as a range of the file, the body must outlive the child: it is the child's text.
-    core::Slice text = file.bytes();
-    if (file.size && !text.data()) {
-        int fd = ::dup(file.file()->fd);
-        if (fd < 0) return false;
-        child.body.set_file(child, path, fd, false);
+    if (wanted.body_file.empty()) return;
+    if (body.file.file()) {
+        int fd = ::fcntl(body.file.file()->fd, F_DUPFD_CLOEXEC, 0);
+        if (fd >= 0) child.body.set_file(child, body.path, fd, false);
     } else {
-        child.body.set_text(child, child.arena.copy(text));
+        child.body.set_text(child, child.arena.copy(body.file.bytes()));
     }
-    set_length(child, file.size);
-    return true;
+    set_length(child, body.file.size);
 }
 
 }  // namespace
@@ -105,13 +113,13 @@ bool set_body(Request& request, Request& child, const Wanted& wanted) {
 Verdict run_location(Request& request, const Command& command) {
     SubrequestOptions options;
     core::Slice args = command.args.size() > 1 ? command.args[1].evaluate(request) : core::Slice{};
+    bool wait = command.op == Op::location;
     if (!set_address(request, command.args[0].evaluate(request), args, command.args.size() > 1,
-                     options)) {
+                     wait ? "echo_location" : "echo_location_async", options)) {
         return Verdict::reject(500);
     }
     Verdict sent = send_pending(request, state_of(request));
     if (sent.kind == Verdict::rejected) return sent;
-    bool wait = command.op == Op::location;
     Request* child = create_postponed(request, options, wait ? child_done : nullptr, nullptr);
     if (!child) return Verdict::reject(500);
     child->variables = nullptr;      // its own, not its parent's
@@ -122,8 +130,12 @@ Verdict run_location(Request& request, const Command& command) {
 Verdict run_subrequest(Request& request, const Command& command) {
     Wanted wanted;
     SubrequestOptions options;
+    bool wait = command.op == Op::subrequest;
+    Upload body;
     if (!parse_wanted(request, command, wanted) ||
-        !set_address(request, wanted.uri, wanted.args, wanted.args_given, options)) {
+        !set_address(request, wanted.uri, wanted.args, wanted.args_given,
+                     wait ? "echo_subrequest" : "echo_subrequest_async", options) ||
+        !open_body(request, wanted, body)) {
         return Verdict::reject(500);
     }
     Verdict sent = send_pending(request, state_of(request));
@@ -131,14 +143,10 @@ Verdict run_subrequest(Request& request, const Command& command) {
     options.method = parse_method(wanted.method);
     options.method_name = wanted.method;
     options.inherit_body = wanted.body.empty() && wanted.body_file.empty();
-    bool wait = command.op == Op::subrequest;
     Request* child = create_postponed(request, options, wait ? child_done : nullptr, nullptr);
     if (!child) return Verdict::reject(500);
     child->variables = nullptr;
-    if (!set_body(request, *child, wanted)) {
-        destroy_subrequest(*child);
-        return Verdict::reject(500);
-    }
+    set_body(*child, wanted, body);
     if (options.method == Method::head) child->header_only = true;
     start_subrequest(*child);
     return wait ? Verdict::suspend() : Verdict::pass();
@@ -150,6 +158,11 @@ Verdict run_exec(Request& request, const Command& command) {
     bool args_given = command.args.size() > 1;
     core::Slice args = args_given ? command.args[1].evaluate(request) : core::Slice{};
     if (uri[0] == '@') {
+        size_t question = uri.find('?');
+        if (question != core::Slice::npos) {
+            if (!args_given) args = uri.substr(question + 1);
+            uri = uri.substr(0, question);
+        }
         if (!args.empty()) {
             LOG(request.log, warn, 0,
                 "querystring %.*s ignored when exec'ing named location %.*s", int(args.size()),
