@@ -8,6 +8,7 @@
 #include <fcntl.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
+#include <signal.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -149,6 +150,7 @@ static int listen_on(int port) {
 }
 
 int main(int argc, char **argv) {
+    signal(SIGPIPE, SIG_IGN);      /* sendfile() to a client that has left */
     bool chunked = false;
     long body_bytes = 6;
     for (int option; (option = getopt(argc, argv, "cb:f:")) != -1;) {
