@@ -237,11 +237,13 @@ bool Slab::check_lists(uint32_t idle_runs, const uint32_t (&with_room)[classes])
     }
     for (int index = 0; index < classes; ++index) {
         uint32_t left = with_room[index];
+        uint32_t before = no_page;
         for (uint32_t page = with_room_[index]; page != no_page; page = table()[page].next) {
-            if (page >= pages_ || table()[page].kind != slots ||
+            if (page >= pages_ || table()[page].kind != slots || table()[page].prev != before ||
                 table()[page].shift - shift_min != index || left-- == 0) {
                 return false;
             }
+            before = page;
         }
         if (left) return false;
     }

@@ -38,16 +38,6 @@ constexpr Constant constants[] = {
     {"NOTICE", 6}, {"INFO", 7}, {"DEBUG", 8},
 };
 
-int prefix(lua_State* L) {
-    push_slice(L, server::Configuration::current().options().prefix);
-    return 1;
-}
-
-int nginx_configure(lua_State* L) {
-    lua_pushliteral(L, " --with-http_ssl_module --with-http_realip_module --with-threads --with-pcre-jit");
-    return 1;
-}
-
 void install(lua_State* L) {
     lua_getglobal(L, "ngx");
     for (const Constant& constant : constants) {
@@ -56,7 +46,11 @@ void install(lua_State* L) {
     }
     lua_pushlightuserdata(L, nullptr);
     lua_setfield(L, -2, "null");
-    lua_createtable(L, 0, 8);      // ngx.config, which upstream's resty.core checks
+    lua_getfield(L, -1, "config");       // which upstream's resty.core checks
+    if (lua_isnil(L, -1)) {
+        lua_pop(L, 1);
+        lua_createtable(L, 0, 8);
+    }
     lua_pushliteral(L, "http");
     lua_setfield(L, -2, "subsystem");
     lua_pushinteger(L, 10030);
@@ -67,10 +61,6 @@ void install(lua_State* L) {
     lua_setfield(L, -2, "debug");
     lua_pushboolean(L, 0);
     lua_setfield(L, -2, "is_console");
-    lua_pushcfunction(L, prefix);
-    lua_setfield(L, -2, "prefix");
-    lua_pushcfunction(L, nginx_configure);
-    lua_setfield(L, -2, "nginx_configure");
     lua_setfield(L, -2, "config");
 }
 
