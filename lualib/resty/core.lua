@@ -15,6 +15,7 @@ require "resty.core.phase"
 require "resty.core.ndk"
 require "resty.core.coroutine"
 require "resty.core.param"
+require "resty.core.socket"
 require "resty.core.misc"
 require "resty.core.ctx"
 
