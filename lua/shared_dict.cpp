@@ -14,7 +14,10 @@
 namespace lua {
 namespace {
 
-constexpr int evictions_max = 30;          // tried for one new entry, as upstream does
+// How many others may go for one new entry: as many as upstream lets go, and more while they are so
+// small that not even a page of another size can have come free.
+constexpr int evictions_max = 30;
+constexpr size_t evicted_bytes_least = 2 * core::Slab::page_bytes;
 constexpr int expired_per_call = 2;        // dropped in passing
 // Small zones spare their pages for values.
 constexpr size_t small_zone_bytes = 4 << 20;
@@ -150,7 +153,10 @@ void SharedDict::free_list(Entry& entry) {
 
 SharedDict::Entry* SharedDict::allocate_entry(size_t bytes, bool may_evict, bool& evicted) {
     void* room = zone_->allocate_locked(bytes);
-    for (int tries = 0; !room && may_evict && tries < evictions_max; tries++) {
+    size_t used = zone_->slab().used_bytes();
+    auto freed = [&] { return used - zone_->slab().used_bytes(); };
+    for (int tries = 0; !room && may_evict; tries++) {
+        if (tries >= evictions_max && freed() >= evicted_bytes_least) break;
         if (!evict_oldest()) break;
         evicted = true;
         room = zone_->allocate_locked(bytes);

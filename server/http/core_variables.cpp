@@ -53,7 +53,7 @@ Value seconds_and_ms(Request& request, int64_t ms) {
 
 Value get_uri(Request& request, Slice, uintptr_t) { return request.uri; }
 Value get_args(Request& request, Slice, uintptr_t) {
-    return request.args.data() ? request.args : Slice("", 0);
+    return request.args.data() ? Value(request.args) : Value::none();    // no '?' at all
 }
 void set_args(Request& request, Slice value, uintptr_t) { request.args = value; }
 Value get_is_args(Request& request, Slice, uintptr_t) {
