@@ -87,8 +87,7 @@ Result<void> set_types(CoreConf& conf, const Line& line) {
             if (added) continue;
             line.binder.warn(entry.node.place,
                              "duplicate extension " + quoted(written) + ", content type: " +
-                                 quoted(type) + ", previous content type: " +
-                                 quoted(at->second));
+                                 quoted(type) + ", previous content type: " + quoted(at->second));
             at->second = type;
         }
         return {};
@@ -132,6 +131,23 @@ Result<void> set_directio(CoreConf& conf, const Line& line) {
     auto size = conf::parse_offset(line.arg(0));
     if (!size) return conf::directive_error(line, "invalid value");
     conf.directio.set(conf::Offset{*size});
+    return {};
+}
+
+Result<void> set_pool_size(CoreConf& conf, const Line& line) {
+    auto& setting = line.name() == "request_pool_size" ? conf.request_pool_size
+                                                       : conf.connection_pool_size;
+    if (setting.is_set) return Error{"is duplicate"};
+    auto parsed = parse_setting(setting.value, line);
+    if (!parsed) return parsed;
+    constexpr int64_t least = 112, unit = 16;       // nginx's bounds on this machine
+    if (setting->count < least) {
+        return Error{"the pool size must be no less than " + std::to_string(least)};
+    }
+    if (setting->count % unit) {
+        return Error{"the pool size must be a multiple of " + std::to_string(unit)};
+    }
+    setting.is_set = true;
     return {};
 }
 

@@ -19,6 +19,7 @@ conf::Result<void> set_internal(CoreConf& conf, const conf::Line& line);
 conf::Result<void> set_rate(CoreConf& conf, const conf::Line& line);         // limit_rate, _after
 conf::Result<void> set_aio(CoreConf& conf, const conf::Line& line);
 conf::Result<void> set_directio(CoreConf& conf, const conf::Line& line);
+conf::Result<void> set_pool_size(CoreConf& conf, const conf::Line& line);
 conf::Result<void> set_keepalive_timeout(CoreConf& conf, const conf::Line& line);
 conf::Result<void> set_error_page(CoreConf& conf, const conf::Line& line);
 conf::Result<void> set_early_hints(CoreConf& conf, const conf::Line& line);

@@ -163,8 +163,8 @@ constexpr Directive directives[] = {
     {"variables_hash_max_size", in_http, takes(1), field<&CoreConf::variables_hash_max_size>},
     {"variables_hash_bucket_size", in_http, takes(1),
      field<&CoreConf::variables_hash_bucket_size>},
-    {"connection_pool_size", http_server, takes(1), field<&CoreConf::connection_pool_size>},
-    {"request_pool_size", http_server, takes(1), field<&CoreConf::request_pool_size>},
+    {"connection_pool_size", http_server, takes(1), call<set_pool_size>},
+    {"request_pool_size", http_server, takes(1), call<set_pool_size>},
 };
 
 std::shared_ptr<MimeTypes> default_types() {
@@ -196,6 +196,8 @@ void merge_files(CoreConf& conf, const CoreConf& outer) {
     if (!conf.resolver) conf.resolver = outer.resolver;
     conf.internal.inherit(outer.internal);
     conf.early_hints.inherit(outer.early_hints);
+    conf.connection_pool_size.inherit(outer.connection_pool_size);
+    conf.request_pool_size.inherit(outer.request_pool_size);
     if (!conf.open_file_cache_set) {
         conf.open_file_cache_set = outer.open_file_cache_set;
         conf.open_file_cache_max = outer.open_file_cache_max;

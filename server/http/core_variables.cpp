@@ -97,7 +97,21 @@ Value get_argument(Request& request, Slice name, uintptr_t) {
     return if_any(argument_value(request.args, name));
 }
 Value get_header(Request& request, Slice name, uintptr_t) {
-    return header_value(request.arena, request.headers, name, name == "cookie" ? "; " : ", ");
+    return header_value(request.arena, request.headers, name, ", ");
+}
+// The fields that log formats and maps ask for most: found by id.
+Value get_known_header(Request& request, Slice, uintptr_t data) {
+    HeaderId id = HeaderId(data);
+    if (!request.headers.has(id)) return Value::none();
+    Value first;
+    const Header* at = request.headers.begin();
+    for (; at != request.headers.end(); ++at) {
+        if (at->removed || at->id != id) continue;
+        if (first.found) break;
+        first = at->value;
+    }
+    if (!first.found || at == request.headers.end()) return first;
+    return request.headers.joined(header_name(id), id == HeaderId::cookie ? "; " : ", ");
 }
 Value get_cookie(Request& request, Slice name, uintptr_t) {
     return if_any(cookie_value(request.headers, name));
@@ -372,6 +386,12 @@ constexpr uint8_t prefix = Variable::prefix;
 
 constexpr Variable table[] = {
     {"http_", get_header, prefix},
+    {"http_host", get_known_header, 0, uintptr_t(HeaderId::host)},
+    {"http_user_agent", get_known_header, 0, uintptr_t(HeaderId::user_agent)},
+    {"http_referer", get_known_header, 0, uintptr_t(HeaderId::referer)},
+    {"http_via", get_known_header, 0, uintptr_t(HeaderId::via)},
+    {"http_x_forwarded_for", get_known_header, 0, uintptr_t(HeaderId::x_forwarded_for)},
+    {"http_cookie", get_known_header, 0, uintptr_t(HeaderId::cookie)},
     {"sent_http_", get_sent_header, prefix | volatile_},
     {"sent_trailer_", get_sent_trailer, prefix | volatile_},
     {"cookie_", get_cookie, prefix},

@@ -105,7 +105,7 @@ Result<bool> read_socket_parameter(ListenAddress& to, Slice argument) {
         set = set_size(options.receive_buffer_bytes, argument, value);
     } else if (name == "sndbuf") {
         set = set_size(options.send_buffer_bytes, argument, value);
-    } else if (name == "ipv6only") {
+    } else if (name == "ipv6only" && value.starts_with('o')) {
         if (value != "on" && value != "off") {
             return Error{"invalid ipv6only flags " + quoted(argument.substr(equals))};
         }

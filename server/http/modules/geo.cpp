@@ -250,7 +250,7 @@ Result<void> add_entry(Geo& geo, const Line& entry) {
     if (key == "default") {
         if (geo.default_value >= 0) {
             entry.binder.warn(entry.node.place,
-                              "duplicate default geo value: " + quoted(entry.arg(0)) +
+                              "duplicate network \"default\", value: " + quoted(entry.arg(0)) +
                                   ", old value: " + quoted(geo.values[size_t(geo.default_value)]));
         }
         geo.default_value = value_index(geo, entry.arg(0));

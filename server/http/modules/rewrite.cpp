@@ -446,9 +446,8 @@ Error invalid_condition(Slice text) { return {"invalid condition " + quoted(text
 Result<std::vector<Slice>> condition_words(const Line& line) {
     std::vector<Slice> words(line.node.args.begin(), line.node.args.end());
     if (!words.front().starts_with('(')) return invalid_condition(words.front());
-    if (!words.back().ends_with(')')) return invalid_condition(words.back());
     words.front().remove_prefix(1);
-    if (words.back().empty()) return invalid_condition(line.arg(line.count() - 1));
+    if (!words.back().ends_with(')')) return invalid_condition(words.back());
     words.back().remove_suffix(1);
     if (words.back().empty()) words.pop_back();
     if (!words.empty() && words.front().empty()) words.erase(words.begin());

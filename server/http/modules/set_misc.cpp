@@ -267,7 +267,10 @@ bool formatted_local_time(Request& request, const Call&, const Slice* args, Valu
 // ---- upstream lists ----
 
 const std::vector<std::string>* find_list(Slice name) {
-    auto& lists = Configuration::current().http<SetMiscConf>(module_set_misc).upstream_lists;
+    // While directives are bound the http level may not have a conf yet.
+    const void* conf = Configuration::current().http_level()->get(module_set_misc.index);
+    if (!conf) return nullptr;
+    const auto& lists = static_cast<const SetMiscConf*>(conf)->upstream_lists;
     auto at = lists.find(std::string(name));
     return at == lists.end() ? nullptr : &at->second;
 }

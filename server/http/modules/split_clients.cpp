@@ -74,9 +74,8 @@ Result<void> add_part(Split& split, const Line& entry) {
     }
     auto share = percentage(entry.node.name);
     if (!share) return share.take_error();
-    if (split.has_rest) return Error{"invalid percent value \"" + entry.node.name + "\""};
     split.hundredths += *share;
-    if (split.hundredths > whole) {
+    if (split.hundredths > whole || split.has_rest) {
         return Error{"percent total is greater than 100%"};
     }
     split.hash_end += 0xffffffffull * *share / whole;
