@@ -96,7 +96,7 @@ Verdict executed(LuaTask& task) {
             int(task.exec_args.size()), task.exec_args.data(), int(task.exec_uri.size()),
             task.exec_uri.data());
     }
-    return request.named_location(task.exec_uri.substr(1));
+    return request.named_location(task.exec_uri);
 }
 
 Verdict verdict_of(LuaTask& task, const Row& row) {
