@@ -212,6 +212,7 @@ core::Result<void> prepare(server::ServerProcess& process) {
     process.pid_path = conf.pid.value;
     process.single = !conf.master_process.value;
     if (process.single) server::set_process_type(server::ProcessType::single);
+    server::hold_request_signals();
     auto opened = process.sockets.open(*process.configuration,
                                        process.single ? 1 : conf.worker_processes);
     if (!opened) return opened;

@@ -98,6 +98,13 @@ Signals take_signals() {
     return signals;
 }
 
+void hold_request_signals() {
+    sigset_t set;
+    sigemptyset(&set);
+    for (int number : {SIGHUP, SIGUSR1, SIGUSR2, SIGWINCH}) sigaddset(&set, number);
+    ::sigprocmask(SIG_BLOCK, &set, nullptr);
+}
+
 void block_signals() {
     sigset_t set = handled_set();
     ::sigprocmask(SIG_BLOCK, &set, nullptr);

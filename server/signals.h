@@ -22,6 +22,10 @@ core::Result<void> open_signals(SignalUse use);
 int signal_fd();               // readable when something has come
 Signals take_signals();        // what has come since the last call; empties the pipe
 
+// Until open_signals(): what asks a running server for something waits, where it would end one that
+// is not ready yet. Those that end it anyway are left alone.
+void hold_request_signals();
+
 // Holds back all of them around a fork.
 void block_signals();
 void unblock_signals();

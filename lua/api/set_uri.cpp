@@ -74,7 +74,7 @@ int set_uri(lua_State* L) {
     request.plain_uri = false;
     request.uri_changed = jump;
     if (!jump) {
-        request.valid_location = false;
+        request.plain_uri = false;
         return 0;
     }
     task.stop(TaskEnd::jumped);

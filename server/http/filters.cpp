@@ -1,6 +1,10 @@
 // A response's way out: header filters, then body filters in slot order, then the exchange. A filter
 // that waits holds back what comes behind it; the producer sees that only as back-pressure.
+#include <unistd.h>
+
+#include <algorithm>
 #include <bit>
+#include <cerrno>
 
 #include "server/http/core_conf.h"
 #include "server/http/exchange.h"
@@ -16,6 +20,39 @@ constexpr int64_t output_blocked_bytes = 64 * 1024;
 
 // Postponed subrequests join the response in front of the filters that see it as one body.
 constexpr int order_slot = int(FilterSlot::gzip);
+
+// As much of a file as is read into memory at a time for filters that want to see its bytes.
+constexpr int64_t file_piece_bytes = 32 * 1024;
+
+bool has_file(const core::Chain& chain) {
+    for (const core::Buffer* at = chain.head(); at; at = at->next) {
+        if (at->is_file()) return true;
+    }
+    return false;
+}
+
+// Moves the first buffer of `from` to `to`; of a file its next bytes. False: it cannot be read.
+bool take_piece(core::Chain& from, core::Chain& to) {
+    core::Buffer* first = from.head();
+    if (!first->is_file()) {
+        to.push_front(from.pop());
+        return true;
+    }
+    int64_t left = std::min(first->size(), file_piece_bytes);
+    while (left > 0) {
+        size_t room = size_t(std::min<int64_t>(left, core::Chunk::capacity));
+        ssize_t got = ::pread(first->fd(), to.reserve(room), room, first->file_begin);
+        if (got <= 0) return false;
+        to.commit(size_t(got));
+        first->file_begin += got;
+        left -= got;
+    }
+    if (first->size() > 0) return true;
+    uint8_t marks = first->flags & (core::Buffer::last | core::Buffer::flush);
+    if (marks) to.add_mark(marks);
+    core::Chain::release(from.pop());
+    return true;
+}
 
 using BodyFilter = Verdict (*)(Request&, core::Chain&);
 
@@ -82,11 +119,10 @@ Verdict Request::send(core::Chain&& body) {
     if (output == Output::broken) return Verdict::reject(status_client_closed);
     if (end_queued_) return Verdict::pass();
     if (body.ends()) end_queued_ = true;
-    if (filtering_ != Filtering::running || output < Output::open) {
-        held_.append(std::move(body));
-        return Verdict::pass();
-    }
-    return run_body_filters(0, body);
+    bool waits = filtering_ != Filtering::running || output < Output::open || !held_.empty();
+    if (!waits && !(needs_memory() && has_file(body))) return run_body_filters(0, body);
+    held_.append(std::move(body));
+    return release_held();
 }
 
 Verdict Request::send_last() {
@@ -143,10 +179,24 @@ void Request::resume_body_filter(FilterSlot slot, core::Chain&& body, Verdict ve
     if (finishing_) finish();
 }
 
+// What was held back goes on, in order. Files whose bytes some filter wants to see are read piece by
+// piece, no faster than the client takes the result.
 Verdict Request::release_held() {
-    if (filtering_ != Filtering::running || held_.empty()) return Verdict::pass();
-    core::Chain held = std::move(held_);
-    return run_body_filters(0, held);
+    while (filtering_ == Filtering::running && output >= Output::open && !held_.empty()) {
+        core::Chain piece;
+        if (!needs_memory() || !has_file(held_)) {
+            piece = std::move(held_);
+        } else if (output_blocked()) {
+            break;
+        } else if (!take_piece(held_, piece)) {
+            LOG(log, crit, errno, "pread() failed");
+            cut();
+            return Verdict::reject(500);
+        }
+        Verdict verdict = run_body_filters(0, piece);
+        if (verdict.is(Verdict::rejected)) return verdict;
+    }
+    return Verdict::pass();
 }
 
 Verdict Request::respond(int status, core::Slice content_type, core::Slice body) {
@@ -175,6 +225,7 @@ void Request::on_drained(Drain& drain) {
 
 void Request::drained() {
     if (filtering_ != Filtering::running && output != Output::broken) return;
+    release_held();
     core::List<Drain> round;
     round.take_all(drains_);
     while (Drain* drain = round.pop_front()) drain->run(*this, drain->argument);

@@ -116,8 +116,7 @@ class Request : public core::ListNode {
     bool uri_changed = false;                    // by a rewrite: find_config runs again
     bool internal = false;
     bool error_page = false;                     // being answered by an error_page redirect
-    bool skip_access_satisfied = false;
-    bool valid_location = true, plain_uri = false;   // uri is the raw target: nothing was decoded
+    bool plain_uri = false;                      // uri is the raw target: nothing was decoded
     bool pipelined = false;                      // its head was there before it was asked for
     bool uri_behind_alias = false;               // try_files in a regex location with alias
     bool keep_alive = false;                     // after this response
@@ -239,6 +238,7 @@ class Request : public core::ListNode {
     Verdict run_body_filters(int from, core::Chain& body);
     Verdict deliver(core::Chain& body);
     Verdict release_held();
+    bool needs_memory() const { return filter_need_in_memory && body_filters != 0; }
 
     void** states_;
     uint8_t header_filter_at_ = 0;

@@ -49,7 +49,7 @@ class ProxyRun final : public UpstreamExchange::Client {
     static UpstreamOptions options(const Request& request);
     static void describe(const void* self, core::LogLine& line);
 
-    core::LogContext log_;
+    core::LogContext own_log() const;
     UpstreamExchange exchange_;
     Request::Drain drain_;
     bool answering_ = false;         // the head went to the client
@@ -57,7 +57,7 @@ class ProxyRun final : public UpstreamExchange::Client {
 };
 
 ProxyRun::ProxyRun(Request& of)
-    : request(of), fields(of.arena), log_(of.log), exchange_(*this, log_, options(of)) {
+    : request(of), fields(of.arena), exchange_(*this, own_log(), options(of)) {
     drain_.run = [](Request&, void* self) { static_cast<ProxyRun*>(self)->exchange_.resume(); };
     drain_.argument = this;
 }
@@ -66,6 +66,14 @@ UpstreamOptions ProxyRun::options(const Request& request) {
     const auto& conf = request.conf<ProxyConf>(proxy);
     return {conf.connect_timeout->count, conf.send_timeout->count, conf.read_timeout->count,
             size_t(conf.buffer_size->count), request.method == Method::head};
+}
+
+// The request's, with the upstream server added to each line.
+core::LogContext ProxyRun::own_log() const {
+    core::LogContext log = request.log;
+    log.describe = describe;
+    log.subject = this;
+    return log;
 }
 
 void ProxyRun::describe(const void* self, core::LogLine& line) {
@@ -85,9 +93,6 @@ void ProxyRun::describe(const void* self, core::LogLine& line) {
 }
 
 Verdict ProxyRun::start() {
-    log_ = request.log;
-    log_.describe = describe;
-    log_.subject = this;
     const auto& conf = request.conf<ProxyConf>(proxy);
     if (auto parsed = conf.target.resolve(request); parsed) {
         url = std::move(*parsed);
@@ -130,7 +135,7 @@ bool ProxyRun::on_response_head(int code, Slice reason) {
     status = code;
     header_ms = core::Clock::monotonic_ms() - exchange_.started_ms();
     if (code == 101) {
-        LOG(log_, error, 0, "upstream sent unexpected 101 response");
+        LOG(request.log, error, 0, "upstream sent unexpected 101 response");
         return false;
     }
     const auto& conf = request.conf<ProxyConf>(proxy);
