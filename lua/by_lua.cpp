@@ -45,7 +45,7 @@ bool ends_connection(int status) {
 
 // The connection is closed without (more of) an answer; `status` appears in the access log.
 Verdict terminate(Request& request, int status) {
-    if (status > 0) return Verdict::reject(status);
+    if (status > 0 && !request.header_sent()) request.response.status = uint16_t(status);
     request.cut();
     return Verdict::finish();
 }
@@ -174,10 +174,8 @@ void body_read(Request& request, void* argument, Verdict verdict) {
 
 // lua_need_request_body: the body is there before the handler runs.
 Verdict run_with_body(Request& request, const Row& row) {
-    server::RequestBody::Options options;
-    options.in_single_buffer = true;
-    Verdict verdict =
-        request.main->body.read(request, options, body_read, const_cast<Row*>(&row));
+    Verdict verdict = request.main->body.read(request, read_options(request), body_read,
+                                              const_cast<Row*>(&row));
     return verdict.is(Verdict::passed) ? run_handler(request, row) : verdict;
 }
 
@@ -197,12 +195,18 @@ bool has_handler(const void* conf) {
 
 // ---- log ----
 
+void log_done(LuaTask& task, void*) { task.request->resume_log(); }
+
 Verdict run_log(Request& request) {
     constexpr const Row& row = row_of(HandlerSlot::log);
     Verdict refusal = Verdict::pass();
     LuaTask* task = prepare(request, row, refusal);
     if (!task) return Verdict::decline();
-    if (run_task(*task) != TaskEnd::running) destroy_task(*task);
+    if (run_task(*task) == TaskEnd::running) {
+        task->done = log_done;
+        return Verdict::suspend();
+    }
+    destroy_task(*task);
     return Verdict::decline();
 }
 
@@ -259,9 +263,15 @@ bool body_filter_refused(const LuaTask& task) {
     return status == exit_error || status >= 300;
 }
 
+// A filter that kept the end of the response back leaves it unfinished.
+void note_end(Request& request, bool ended_before, const core::Chain& chain) {
+    if (ended_before && !chain.ends()) request.end_withheld = true;
+}
+
 // A piece whose filter waits; lives in the request's arena until the filter is done with it.
 struct WaitingPiece {
     core::Chain chain;
+    bool ends = false;
     BodyPiece piece{&chain};
 };
 
@@ -269,6 +279,7 @@ void body_filter_done(LuaTask& task, void* argument) {
     auto& waiting = *static_cast<WaitingPiece*>(argument);
     Verdict verdict =
         body_filter_refused(task) ? Verdict::reject(server::status_close) : Verdict::pass();
+    note_end(*task.request, waiting.ends, waiting.chain);
     task.request->resume_body_filter(server::FilterSlot::lua, std::move(waiting.chain), verdict);
 }
 
@@ -283,11 +294,13 @@ Verdict run_body_filter(Request& request, core::Chain& chain) {
     Verdict refusal = Verdict::pass();
     LuaTask* task = prepare(request, row_of(HandlerSlot::body_filter), refusal);
     if (!task) return Verdict::reject(server::status_close);
+    bool ends = chain.ends();
     BodyPiece piece{&chain};
     task->phase_data = &piece;
     if (run_task(*task) == TaskEnd::running) {
         auto* waiting = request.arena.make<WaitingPiece>();
         waiting->chain = std::move(chain);
+        waiting->ends = ends;
         task->phase_data = &waiting->piece;
         task->argument = waiting;
         task->done = body_filter_done;
@@ -295,6 +308,7 @@ Verdict run_body_filter(Request& request, core::Chain& chain) {
     }
     Verdict verdict =
         body_filter_refused(*task) ? Verdict::reject(server::status_close) : Verdict::pass();
+    note_end(request, ends, chain);
     destroy_task(*task);
     return verdict;
 }

@@ -96,4 +96,13 @@ Verdict end_lua_output(LuaRequest& state, const LuaConf& conf) {
     return request.send_last();
 }
 
+server::RequestBody::Options read_options(const server::Request& request) {
+    server::BodyFile in_file = request.core().client_body_in_file_only;
+    server::RequestBody::Options options;
+    options.in_single_buffer = true;
+    options.in_file_only = in_file != server::BodyFile::off;
+    options.clean_file = in_file != server::BodyFile::on;
+    return options;
+}
+
 }  // namespace lua

@@ -3,6 +3,7 @@
 #pragma once
 
 #include "core/buffer.h"
+#include "server/http/body.h"
 #include "server/verdict.h"
 
 namespace server {
@@ -20,5 +21,8 @@ server::Verdict send_lua_head(LuaRequest& state, const LuaConf& conf);
 server::Verdict send_lua_body(LuaRequest& state, const LuaConf& conf, core::Chain&& piece);
 // The end of the response; harmless when it was sent before. passed or rejected.
 server::Verdict end_lua_output(LuaRequest& state, const LuaConf& conf);
+
+// How Lua has the request body read: as the location says, in one piece.
+server::RequestBody::Options read_options(const server::Request& request);
 
 }  // namespace lua

@@ -59,8 +59,6 @@ void install(lua_State* L) {
     lua_setfield(L, -2, "nginx_version");
     lua_pushboolean(L, 0);
     lua_setfield(L, -2, "debug");
-    lua_pushboolean(L, 0);
-    lua_setfield(L, -2, "is_console");
     lua_setfield(L, -2, "config");
 }
 

@@ -171,7 +171,11 @@ void install(lua_State* L) {
         lua_setfield(L, -3, (std::string("__") + entry.name).c_str());
         lua_setfield(L, -2, entry.name);
     }
-    if (compat_openresty()) return;
+    if (compat_openresty()) {
+        lua_pushnil(L);
+        lua_setfield(L, -2, "isyieldable");      // upstream's table has none
+        return;
+    }
     if (luaL_loadbuffer(L, wrap_text, sizeof wrap_text - 1, "=coroutine.wrap") == 0)
         lua_pcall(L, 0, 0, 0);
 }

@@ -10,6 +10,7 @@
 #include "core/text.h"
 #include "lua/api.h"
 #include "lua/op.h"
+#include "lua/output.h"
 #include "server/http/core_conf.h"
 
 namespace lua {
@@ -49,13 +50,11 @@ struct ReadBody final : Op {
 int read_body(lua_State* L) {
     expect_arguments(L, 0, 0, "0 arguments");
     Request& request = request_of(L);
-    RequestBody::Options options;
-    options.in_single_buffer = true;
     RequestBody& body = body_of(request);
     if (body.complete()) return 0;
     LuaThread& thread = waiting_thread(L);
     auto* op = new (thread.op_room(sizeof(ReadBody))) ReadBody(thread);
-    Verdict verdict = body.read(request, options, ReadBody::done, op);
+    Verdict verdict = body.read(request, read_options(request), ReadBody::done, op);
     op->verdict = verdict;
     if (verdict.is(Verdict::suspended)) {
         thread.state = LuaThread::waiting;

@@ -35,7 +35,6 @@ Verdict redirect_to_url(Request& request, const ErrorPage& page, core::Slice url
 
 Verdict answer_with_page(Request& request, const ErrorPage& page, int status) {
     request.error_status = uint16_t(page.overwrite >= 0 ? page.overwrite : status);
-    request.response.status = 0;
     request.response.status_line = {};
     core::Slice target = page.value.evaluate(request);
     if (target.empty()) target = "/";
@@ -124,6 +123,8 @@ void Request::finish() {
         if (!end_queued_) send_last();
     }
     finishing_ = true;
+    if (end_withheld && output == Output::open && filtering_ == Filtering::running)
+        return cut("response left unfinished by a filter");
     if (output != Output::broken) {
         if (filtering_ != Filtering::running || running_children > 0) return;
         if (output != Output::ended) return;      // held back by the order of subrequests
@@ -136,11 +137,17 @@ void Request::complete() {
     if (done) return;
     done = true;
     finishing_ = false;
-    if (!parent || core().log_subrequest) {
-        phase = Phase::log;
-        for (const Step& step : location->log_steps) step.run(*this);
-        logged = true;
+    if (parent && !core().log_subrequest) return exchange->request_done(*this, cut_);
+    phase = Phase::log;
+    resume_log();
+}
+
+void Request::resume_log() {
+    const auto& log_steps = location->log_steps;
+    while (log_cursor_ < log_steps.size()) {
+        if (log_steps[log_cursor_++].run(*this).is(Verdict::suspended)) return;
     }
+    logged = true;
     exchange->request_done(*this, cut_);
 }
 

@@ -121,6 +121,7 @@ class Request : public core::ListNode {
     bool uri_behind_alias = false;               // try_files in a regex location with alias
     bool keep_alive = false;                     // after this response
     bool header_only = false;                    // HEAD, 204, 304: no body goes out
+    bool end_withheld = false;                   // a filter kept the response's end: it will be cut
     bool filter_need_in_memory = false;          // some filter wants no file buffers
     bool done = false;                           // finish() ran
     bool logged = false;
@@ -184,6 +185,8 @@ class Request : public core::ListNode {
     void cut(const char* reason = nullptr);
     // The client went away. Handlers that registered on_abort are told; others go on unseen.
     void client_aborted();
+    // A log handler that suspended is through: the next one, then the request is over.
+    void resume_log();
     // Called once when the client closes early; null to stop. For whoever waits in this request.
     void (*on_abort)(Request&, void*) = nullptr;
     void* on_abort_argument = nullptr;
@@ -242,6 +245,7 @@ class Request : public core::ListNode {
 
     void** states_;
     uint8_t header_filter_at_ = 0;
+    uint8_t log_cursor_ = 0;
     enum class Filtering : uint8_t { running, header_waits, body_waits } filtering_ =
         Filtering::running;
     bool end_queued_ = false;                    // the last buffer was given to send()
