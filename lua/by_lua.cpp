@@ -4,6 +4,10 @@
 // module.cpp.
 #include "lua/by_lua.h"
 
+#include <unistd.h>
+
+#include <algorithm>
+
 #include "lua/code_cache.h"
 #include "lua/output.h"
 #include "lua/vm.h"
@@ -263,6 +267,35 @@ bool body_filter_refused(const LuaTask& task) {
     return status == exit_error || status >= 300;
 }
 
+// Scripts see bytes: ranges of files are read in. What cannot be read is missing.
+void read_files(core::Chain& chain) {
+    bool any = false;
+    for (const core::Buffer* at = chain.head(); at && !any; at = at->next) any = at->is_file();
+    if (!any) return;
+    core::Chain read;
+    while (core::Buffer* buffer = chain.pop()) {
+        int64_t from = buffer->file_begin;
+        while (buffer->is_file() && from < buffer->file_end) {
+            core::Chunk* chunk = core::Chunk::take();
+            size_t wanted = size_t(std::min<int64_t>(chunk->room(), buffer->file_end - from));
+            ssize_t got = pread(buffer->fd(), chunk->data(), wanted, from);
+            chunk->used = got > 0 ? uint32_t(got) : 0;
+            read.add({chunk->data(), chunk->used}, chunk);
+            if (got <= 0) break;
+            from += got;
+        }
+        uint8_t marks = buffer->flags & (core::Buffer::last | core::Buffer::flush);
+        if (!buffer->is_file() && buffer->size() > 0) {
+            if (buffer->owner) buffer->owner->hold();
+            read.add(buffer->text(), buffer->owner, buffer->flags);
+        } else if (marks) {
+            read.add_mark(marks);
+        }
+        core::Chain::release(buffer);
+    }
+    chain = std::move(read);
+}
+
 // A filter that kept the end of the response back leaves it unfinished.
 void note_end(Request& request, bool ended_before, const core::Chain& chain) {
     if (ended_before && !chain.ends()) request.end_withheld = true;
@@ -294,6 +327,7 @@ Verdict run_body_filter(Request& request, core::Chain& chain) {
     Verdict refusal = Verdict::pass();
     LuaTask* task = prepare(request, row_of(HandlerSlot::body_filter), refusal);
     if (!task) return Verdict::reject(server::status_close);
+    read_files(chain);
     bool ends = chain.ends();
     BodyPiece piece{&chain};
     task->phase_data = &piece;

@@ -209,9 +209,13 @@ constexpr conf::Directive directives[] = {
 
 // ---- the process ----
 
-conf::Result<void> prepare(server::Configuration& configuration) {
+void use_compat(server::Configuration& configuration) {
     set_compat_openresty(
         configuration.main<server::MainConf>(server::main_module).lua_compat_openresty);
+}
+
+conf::Result<void> prepare(server::Configuration& configuration) {
+    use_compat(configuration);
     if (!errors_unwind()) return conf::Error{"this build's Lua errors do not unwind C++ frames"};
     if (!configuration.options().test_only || !configuration.http_level()) return {};
     LuaMainConf& conf = configuration.http<LuaMainConf>(lua_main_module);
@@ -262,6 +266,7 @@ conf::Result<void> init_worker(server::Worker& worker) {
     if (!configuration.http_level()) return {};
     LuaMainConf& conf = configuration.http<LuaMainConf>(lua_main_module);
     if (!conf.vm) return {};
+    use_compat(configuration);
     LuaVm::set_current(conf.vm.get());
     if (conf.init_worker)
         run_worker_handler(*conf.vm, *conf.init_worker, LuaPhase::init_worker, configuration);
