@@ -93,8 +93,8 @@ Result<void> code_cache(Loc& conf, const Line& line) {
 }
 
 Result<void> load_resty_core(Main&, const Line& line) {
-    line.binder.warn(line.node.place, "lua_load_resty_core is deprecated (the lua-resty-core library "
-                                      "is required since ngx_lua v0.10.16)");
+    line.binder.warn(line.node.place, "lua_load_resty_core is deprecated (the lua-resty-core "
+                                      "library is required since ngx_lua v0.10.16)");
     return {};
 }
 
@@ -124,7 +124,8 @@ constexpr auto main_file = call<set_main_handler<member, Form::file>>;
 
 constexpr conf::Directive main_directives[] = {
     {"lua_load_resty_core", conf::in_http, takes_flag(), call<load_resty_core>},
-    {"lua_thread_cache_max_entries", conf::in_http, takes(1), field<&Main::thread_cache_max_entries>},
+    {"lua_thread_cache_max_entries", conf::in_http, takes(1),
+     field<&Main::thread_cache_max_entries>},
     {"lua_max_running_timers", conf::in_http, takes(1), field<&Main::max_running_timers>},
     {"lua_max_pending_timers", conf::in_http, takes(1), field<&Main::max_pending_timers>},
     {"lua_capture_error_log", conf::in_http, takes(1), field<&Main::capture_error_log>},

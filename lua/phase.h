@@ -1,5 +1,5 @@
-// The contexts Lua code runs in, with upstream's numbers: Lua code in the wild compares them, and an
-// API call states those it is allowed in as a mask. Read by the scheduler and every API file.
+// The contexts Lua code runs in, with upstream's numbers: Lua code in the wild compares them, and
+// an API call states those it is allowed in as a mask. Read by the scheduler and every API file.
 #pragma once
 
 #include <cstdint>

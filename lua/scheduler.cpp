@@ -63,7 +63,7 @@ void free_task(LuaTask& task) {
 
 // ---- a thread's end ----
 
-// Its light threads nobody can wait for any more: those that ended go, the others lose their parent.
+// Its light threads nobody can wait for any more: those that ended go, others lose their parent.
 void abandon_children(LuaThread& spawner) {
     LuaTask& task = *spawner.task;
     bool may_have = spawner.kind == LuaThread::coroutine ? task.coroutine_spawned

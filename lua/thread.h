@@ -1,10 +1,11 @@
 // LuaTask: one run of a handler (a phase of a request, a timer, init_worker) with all its
-// coroutines. LuaThread: a coroutine the scheduler runs or will run. How they are suspended, resumed
-// and cancelled: lua/thread.md. Used by lua/by_lua.cpp, which starts tasks, and by every API file.
+// coroutines. LuaThread: a coroutine the scheduler runs or will run. How they are suspended,
+// resumed and cancelled: lua/thread.md. Used by lua/by_lua.cpp, which starts tasks, and by every
+// API file.
 //
 // Every coroutine's exdata is its LuaTask* (null in init_by_lua): that is the `r` which Lua code
-// gets from thread.exdata() and hands to the ngx_http_lua_ffi_* functions. exdata2 is its LuaThread*
-// while it runs, waits or has resumed another.
+// gets from thread.exdata() and hands to the ngx_http_lua_ffi_* functions. exdata2 is its
+// LuaThread* while it runs, waits or has resumed another.
 #pragma once
 
 #include <cstddef>
@@ -89,7 +90,7 @@ struct LuaTask : core::ListNode {          // linked in LuaRequest::tasks or Lua
     int16_t exit_status = 0;               // ngx.exit's argument; -1 is ngx.ERROR
     int light_threads = 0;                 // alive, zombies not counted
     bool coroutine_spawned = false;        // a user coroutine has spawned light threads
-    LuaThread* entry = nullptr;            // dead when it has returned; its results stay on its stack
+    LuaThread* entry = nullptr;            // dead when it has returned: results are on its stack
     LuaThread* running = nullptr;          // the thread whose code runs right now
     core::List<LuaThread::Member> threads; // all that are attached, zombies too
     LuaThread* on_abort = nullptr;         // ngx.on_abort's thread, not yet started
@@ -107,8 +108,8 @@ struct LuaTask : core::ListNode {          // linked in LuaRequest::tasks or Lua
     const core::LogContext& log() const { return *log_context; }
     uint32_t phase_bit() const { return uint32_t(phase); }
 
-    // Ends the task when the running thread yields, which the caller (ngx.exit and friends) makes it
-    // do at once; in phases that do not yield, when the handler returns.
+    // Ends the task when the running thread yields, which the caller (ngx.exit and friends) makes
+    // it do at once; in phases that do not yield, when the handler returns.
     void stop(TaskEnd how, int status = 0) { end = how; exit_status = int16_t(status); }
 };
 
@@ -183,8 +184,8 @@ inline server::Request& request_of(lua_State* L) {
     return *task.request;
 }
 
-// What exdata2 of a coroutine that is over for good points to: a light thread that was waited for or
-// killed, a coroutine that an error went through.
+// What exdata2 of a coroutine that is over for good points to: a light thread that was waited for
+// or killed, a coroutine that an error went through.
 extern LuaThread ended_thread;
 
 // Pools (thread.cpp).

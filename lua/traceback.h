@@ -17,7 +17,7 @@ struct LuaThread;
 std::string describe_failure(LuaThread& thread, int status);
 // "lua entry thread aborted: ", "failed to run log_by_lua*: ", …
 std::string failure_prefix(LuaPhase phase);
-// The stacks of a thread and of those that resumed or spawned it: "stack traceback:\ncoroutine 0:…".
+// The stacks of a thread and of those that resumed or spawned it, below "stack traceback:".
 void append_traceback(std::string& text, LuaThread& thread);
 
 }  // namespace lua

@@ -24,7 +24,8 @@ int traceback_handler(lua_State* L) {
 }
 
 // ";;" becomes the path so far; $prefix and ${prefix} the server's.
-std::string expand_path(const std::string& path, const std::string& old, const std::string& prefix) {
+std::string expand_path(const std::string& path, const std::string& old,
+                        const std::string& prefix) {
     std::string text;
     for (size_t at = 0; at < path.size();) {
         core::Slice rest = core::Slice(path).substr(at);

@@ -40,7 +40,8 @@ class LuaVm {
     lua_State* L = nullptr;                    // main thread; exdata null
     core::List<LuaTask> tasks;                 // worker-owned ones
 
-    // A request's own machine outlives it while timers of it are pending: who uses one holds it, and
+    // A request's own machine outlives it while timers of it are pending: who uses one holds it,
+    // and
     // the last to drop() it destroys it. The process's machine is not counted down to nothing.
     void hold() { ++users_; }
     void drop() { if (--users_ == 0) delete this; }

@@ -71,7 +71,8 @@ int set_body(lua_State* L, core::Chain& chain) {
 // ngx.arg[index] = value
 int set_argument(lua_State* L) {
     LuaTask& task = task_of(L);
-    if (task.phase != LuaPhase::body_filter) return luaL_error(L, "API disabled in the current context");
+    if (task.phase != LuaPhase::body_filter)
+        return luaL_error(L, "API disabled in the current context");
     int index = int(luaL_checkinteger(L, 2));
     if (index != 1 && index != 2) return luaL_error(L, "bad index: %d", index);
     core::Chain& chain = *piece_of(task).chain;

@@ -133,7 +133,8 @@ Query read_query(lua_State* L, Request& request, int index) {
     lua_rawgeti(L, 1, index + 1);
     if (lua_isnil(L, -1)) luaL_error(L, "only array-like tables are allowed");
     if (!lua_istable(L, -1))
-        luaL_error(L, "the query argument %d is not a table, but a %s", index, luaL_typename(L, -1));
+        luaL_error(L, "the query argument %d is not a table, but a %s", index,
+                   luaL_typename(L, -1));
     int query_at = lua_gettop(L);
     size_t count = lua_objlen(L, query_at);
     if (count != 1 && count != 2)

@@ -22,9 +22,6 @@ namespace {
 
 using server::Request;
 
-// Only there can the request be given to another location on the way.
-constexpr PhaseMask in_jump = in(LuaPhase::server_rewrite, LuaPhase::rewrite);
-
 int stop(lua_State* L, LuaTask& task, TaskEnd how, int status) {
     waiting_thread(L);
     task.stop(how, status);
@@ -86,38 +83,6 @@ std::string escaped_for_log(core::Slice text) {
     return escaped;
 }
 
-// ngx.req.set_uri(uri, jump, binary)
-int set_uri(lua_State* L) {
-    int count = lua_gettop(L);
-    if (count < 1 || count > 3)
-        return luaL_error(L, "expecting 1, 2 or 3 arguments but seen %d", count);
-    Request& request = request_of(L);
-    LuaTask& task = task_of(L);
-    core::Slice uri = check_slice(L, 1);
-    if (uri.empty()) return luaL_error(L, "attempt to use zero-length uri");
-    if (count >= 3) luaL_checktype(L, 3, LUA_TBOOLEAN);
-    const char* byte = count >= 3 && lua_toboolean(L, 3) ? nullptr : find_unsafe_byte(uri);
-    if (byte) {
-        std::string why = core::format("unsafe byte \"0x%02x\" in uri \"%s\" (maybe you want to "
-                                       "set the 'binary' argument?)",
-                                       static_cast<unsigned char>(*byte),
-                                       escaped_for_log(uri).c_str());
-        return luaL_error(L, "%s", why.c_str());
-    }
-    if (count >= 2) luaL_checktype(L, 2, LUA_TBOOLEAN);
-    bool jump = count >= 2 && lua_toboolean(L, 2);
-    if (jump) {
-        if (!(task.phase_bit() & in_jump)) return refuse(L, task);
-        if (task.abort_refused) return luaL_error(L, "attempt to abort with pending subrequests");
-    }
-    request.set_uri(request.arena.copy(uri));
-    request.internal = true;
-    request.plain_uri = false;
-    if (!jump) return 0;
-    request.uri_changed = true;
-    return stop(L, task, TaskEnd::jumped, 0);
-}
-
 bool is_redirect(int status) {
     return status == 301 || status == 302 || status == 303 || status == 307 || status == 308;
 }
@@ -172,7 +137,6 @@ int on_abort(lua_State* L) {
 }
 
 constexpr LuaFunction functions[] = {
-    {"ngx.req.set_uri", set_uri, in_request & ~in(LuaPhase::log)},
     {"ngx.exec", exec, in_answering},
     {"ngx.redirect", redirect, in_answering},
     {"ngx.on_abort", on_abort, in_answering},

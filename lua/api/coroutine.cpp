@@ -1,6 +1,6 @@
-// coroutine.*: where the scheduler runs the caller, a coroutine is resumed by the scheduler, so that
-// what waits inside it waits without blocking; elsewhere (init_by_lua, inside require or a gsub
-// callback) it is resumed on the C stack, as plain Lua does.
+// coroutine.*: where the scheduler runs the caller, a coroutine is resumed by the scheduler, so
+// that what waits inside it waits without blocking; elsewhere (init_by_lua, inside require or a
+// gsub callback) it is resumed on the C stack, as plain Lua does.
 #include "lua/api.h"
 
 namespace lua {

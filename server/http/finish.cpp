@@ -1,5 +1,5 @@
-// How a request ends: refusals (error pages, built-in pages), the log phase, and handing the request
-// back to its exchange.
+// How a request ends: refusals (error pages, built-in pages), the log phase, and handing the
+// request back to its exchange.
 #include "server/http/connection.h"
 #include "server/http/core_conf.h"
 #include "server/http/exchange.h"
