@@ -131,7 +131,7 @@ def counts_of(expression, constants):
 def our_rows():
     rows = collections.defaultdict(list)
     for path in sorted(p for folder in ("server", "lua") for p in (ROOT / folder).rglob("*.cpp")):
-        text = re.sub(r"//[^\n]*", "", path.read_text())
+        text = re.sub(r"//[^\n]*|^#[^\n]*", "", path.read_text(), flags=re.M)
         constants = dict(re.findall(
             r"constexpr (?:conf::)?(?:uint32_t|auto|int|Arity) (\w+)\s*=\s*([^;]+);", text))
         constants.update((name, "{%s}" % value) for name, value in re.findall(
