@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <array>
+#include <cstring>
 
 #include "core/clock.h"
 #include "core/text.h"
@@ -27,7 +28,37 @@ constexpr std::array<uint8_t, 256> make_classes() {
 }
 constexpr auto classes = make_classes();
 
+// Of the eight bytes in `word`, does any need escaping (with everything from DEL on taken for such)?
+bool any_special(uint64_t word) {
+    constexpr uint64_t ones = 0x0101010101010101, highs = 0x80 * ones;
+    auto has_zero = [](uint64_t v) { return (v - ones) & ~v & highs; };
+    uint64_t controls = (word - 0x20 * ones) & ~word;
+    return (((word | controls) & highs) | has_zero(word ^ ('"' * ones)) |
+            has_zero(word ^ ('\\' * ones)) | has_zero(word ^ (0x7f * ones))) != 0;
+}
+
+// Nearly every value is plain: that is found out eight bytes at a time.
+bool is_plain(core::Slice value) {
+    constexpr size_t step = sizeof(uint64_t);
+    auto word_at = [&](size_t at) {
+        uint64_t word;
+        std::memcpy(&word, value.data() + at, step);
+        return word;
+    };
+    if (value.size() < step) {
+        for (char c : value) {
+            if (classes[uint8_t(c)] != plain) return false;
+        }
+        return true;
+    }
+    for (size_t at = 0; at + step <= value.size(); at += step) {
+        if (any_special(word_at(at))) return false;
+    }
+    return !any_special(word_at(value.size() - step));
+}
+
 void append_hex_escaped(LineBuffer& to, core::Slice value, bool plain_non_ascii) {
+    if (is_plain(value)) return to.append(value);
     constexpr char digits[] = "0123456789ABCDEF";
     char* at = to.reserve(value.size() * 4);
     char* start = at;
@@ -98,6 +129,22 @@ void append_status(LineBuffer& to, const Request& request) {
     to.advance(3);
 }
 
+// The request field that a variable named so is, among those that are found fast and whose values
+// are joined by commas.
+HeaderId field_of(core::Slice name) {
+    constexpr std::pair<core::Slice, HeaderId> fields[] = {
+        {"http_referer", HeaderId::referer},
+        {"http_user_agent", HeaderId::user_agent},
+        {"http_x_forwarded_for", HeaderId::x_forwarded_for},
+        {"http_host", HeaderId::host},
+        {"http_accept_encoding", HeaderId::accept_encoding},
+    };
+    for (auto& [variable, id] : fields) {
+        if (variable == name) return id;
+    }
+    return HeaderId::other;
+}
+
 bool is_name_byte(char c) { return core::is_alpha(c) || core::is_digit(c) || c == '_'; }
 
 }  // namespace
@@ -121,7 +168,7 @@ conf::Result<void> LogFormat::compile(core::Slice text, const conf::Line& line) 
         {"time_local", Kind::time_local},     {"time_iso8601", Kind::time_iso8601},
         {"msec", Kind::msec},                 {"request_time", Kind::request_time},
         {"status", Kind::status},             {"bytes_sent", Kind::bytes_sent},
-        {"body_bytes_sent", Kind::body_bytes_sent},
+        {"body_bytes_sent", Kind::body_bytes_sent}, {"request", Kind::request_line},
     };
     const core::Slice whole = text;
     while (!text.empty()) {
@@ -140,8 +187,11 @@ conf::Result<void> LogFormat::compile(core::Slice text, const conf::Line& line) 
         text.remove_prefix(size + braced);
         auto known = std::find_if(std::begin(direct), std::end(direct),
                                   [&](const auto& entry) { return entry.first == name; });
+        HeaderId field = field_of(name);
         if (known != std::end(direct)) {
             ops_.push_back({known->second, 0, {}});
+        } else if (field != HeaderId::other) {
+            ops_.push_back({Kind::field, int(field), {}});
         } else {
             int index = Configuration::current().variables().use(name, line.node.place);
             ops_.push_back({Kind::variable, index, {}});
@@ -150,11 +200,16 @@ conf::Result<void> LogFormat::compile(core::Slice text, const conf::Line& line) 
     return {};
 }
 
+void LogFormat::append_found(LineBuffer& to, core::Slice value, bool plain_non_ascii) const {
+    if (value.data()) return append_escaped(to, value, escape, plain_non_ascii);
+    if (escape == LogEscape::standard) to.append('-');
+}
+
 void LogFormat::append_value(Request& request, int index, LineBuffer& to,
                              bool plain_non_ascii) const {
     Value value = variable(request, index);
-    if (value.found) return append_escaped(to, value.text, escape, plain_non_ascii);
-    if (escape == LogEscape::standard) to.append('-');
+    if (value.found && !value.text.data()) value.text = "";
+    append_found(to, value.found ? value.text : core::Slice{}, plain_non_ascii);
 }
 
 void LogFormat::append_line(Request& request, LineBuffer& to, bool plain_non_ascii) const {
@@ -162,6 +217,11 @@ void LogFormat::append_line(Request& request, LineBuffer& to, bool plain_non_asc
         switch (op.kind) {
         case Kind::literal: to.append(op.text); break;
         case Kind::variable: append_value(request, op.variable, to, plain_non_ascii); break;
+        case Kind::field:
+            append_found(to, request.headers.joined(header_name(HeaderId(op.variable)), ", "),
+                         plain_non_ascii);
+            break;
+        case Kind::request_line: append_found(to, request.head.line, plain_non_ascii); break;
         case Kind::time_local: to.append(core::Clock::access_date()); break;
         case Kind::time_iso8601: to.append(core::Clock::iso_date()); break;
         case Kind::msec: append_seconds(to, core::Clock::wall_ms()); break;

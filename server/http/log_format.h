@@ -31,14 +31,16 @@ class LogFormat {
   private:
     enum class Kind : uint8_t {
         literal, variable, time_local, time_iso8601, msec, request_time, status, bytes_sent,
-        body_bytes_sent,
+        body_bytes_sent, request_line, field,
     };
     struct Op {
         Kind kind;
-        int variable = 0;
+        int variable = 0;              // or a HeaderId
         std::string text;
     };
     void add_literal(core::Slice text);
+    // A value without data is not there.
+    void append_found(LineBuffer& to, core::Slice value, bool plain_non_ascii) const;
     void append_value(Request& request, int index, LineBuffer& to, bool plain_non_ascii) const;
 
     std::vector<Op> ops_;

@@ -39,3 +39,28 @@ TEST(LineBufferTest, GrowsAndDropsFromTheFront) {
     line.drop_front(9995);
     EXPECT_EQ(line.text(), "56789");
 }
+
+// Eight bytes are looked at in one go: each place within them, and each length around that.
+TEST(LogEscapes, SpecialBytesAtEveryPlace) {
+    for (size_t size = 1; size <= 40; ++size) {
+        const std::string plain(size, 'x');
+        EXPECT_EQ(escaped(plain, LogEscape::standard), plain);
+        for (size_t at = 0; at < size; ++at) {
+            for (unsigned char special : {'"', '\\', '\x1f', '\0', '\x7f', '\x80', '\xff'}) {
+                std::string text = plain;
+                text[at] = char(special);
+                std::string line = escaped(text, LogEscape::standard);
+                EXPECT_EQ(line.size(), size + 3) << size << ' ' << at << ' ' << int(special);
+                EXPECT_EQ(line.substr(at, 2), "\\x");
+            }
+        }
+    }
+}
+
+TEST(LogEscapes, BytesNextToSpecialOnesArePlain) {
+    for (int c = 0x20; c < 0x7f; ++c) {
+        if (c == '"' || c == '\\') continue;
+        std::string text(16, char(c));
+        EXPECT_EQ(escaped(text, LogEscape::standard), text) << c;
+    }
+}
