@@ -48,7 +48,7 @@ TEST(MainModule, Defaults) {
 TEST(MainModule, Workers) {
     EXPECT_EQ(bound("worker_processes 4;")->worker_processes, 4);
     EXPECT_GE(bound("worker_processes auto;")->worker_processes, 1);
-    EXPECT_EQ(error_of("worker_processes x;"), "invalid value \"x\"");
+    EXPECT_EQ(error_of("worker_processes x;"), "\"worker_processes\" directive invalid value");
     EXPECT_EQ(error_of("worker_processes 0;"), "\"worker_processes\" must be between 1 and 1024");
     EXPECT_EQ(error_of("worker_processes 1; worker_processes 2;"),
               "\"worker_processes\" directive is duplicate");
