@@ -222,8 +222,9 @@ bool set_variable_by_name(Request& request, Slice name, Slice value, const char*
     if (!definition) {
         index = -1;
         definition = table.lookup(name, rest);
-        if (definition && definition->flags & Variable::prefix) definition = nullptr;
     }
+    // What only a prefix knows ($arg_x) does not exist for writing.
+    if (definition && definition->flags & Variable::prefix) definition = nullptr;
     std::string quoted = "variable \"" + std::string(name) + "\" ";
     if (!definition) {
         quoted += "not found for writing; maybe it is a built-in variable that is not changeable "
