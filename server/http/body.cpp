@@ -57,8 +57,13 @@ void RequestBody::clear_content() {
 
 void RequestBody::begin(Request& request, const Options& options) {
     options_ = options;
-    memory_max_ = request.core().client_body_buffer_size->count;
-    remove_file_ = options.clean_file;
+    const CoreConf& conf = request.core();
+    if (*conf.client_body_in_file_only != BodyFile::off) {
+        options_.in_file_only = true;
+        options_.clean_file = *conf.client_body_in_file_only == BodyFile::clean;
+    }
+    memory_max_ = conf.client_body_buffer_size->count;
+    remove_file_ = options_.clean_file;
     state_ = State::reading;
 }
 

@@ -269,7 +269,8 @@ Verdict Request::named_location(core::Slice name) {
         return Verdict::reject(500);
     }
     for (auto& candidate : server->named) {
-        if (candidate->name != name) continue;
+        core::Slice own = candidate->name;
+        if (own.substr(1) != name.substr(name.starts_with('@') ? 1 : 0)) continue;
         internal = true;
         uri_changed = false;
         clear_states();
