@@ -122,13 +122,26 @@ constexpr auto main_text = call<set_main_handler<member, Form::text>>;
 template <auto member>
 constexpr auto main_file = call<set_main_handler<member, Form::file>>;
 
+Result<void> set_capture_error_log(Main& conf, const Line& line) {
+    constexpr int64_t bytes_min = 4096;
+    auto bytes = conf::parse_size(line.arg(0));
+    if (!bytes || *bytes < bytes_min) {
+        return conf::Error{core::format("invalid capture error log size \"%.*s\", "
+                                        "minimum size is %d", int(line.arg(0).size()),
+                                        line.arg(0).data(), int(bytes_min))};
+    }
+    if (conf.capture_error_log.is_set) return conf::detail::duplicate();
+    conf.capture_error_log.set({*bytes});
+    return {};
+}
+
 constexpr conf::Directive main_directives[] = {
     {"lua_load_resty_core", conf::in_http, takes_flag(), call<load_resty_core>},
     {"lua_thread_cache_max_entries", conf::in_http, takes(1),
      field<&Main::thread_cache_max_entries>},
     {"lua_max_running_timers", conf::in_http, takes(1), field<&Main::max_running_timers>},
     {"lua_max_pending_timers", conf::in_http, takes(1), field<&Main::max_pending_timers>},
-    {"lua_capture_error_log", conf::in_http, takes(1), field<&Main::capture_error_log>},
+    {"lua_capture_error_log", conf::in_http, takes(1), call<set_capture_error_log>},
     {"lua_sa_restart", conf::in_http, takes_flag(), field<&Main::sa_restart>},
     {"lua_regex_cache_max_entries", conf::in_http, takes(1), field<&Main::regex_cache_max_entries>},
     {"lua_regex_match_limit", conf::in_http, takes(1), field<&Main::regex_match_limit>},
@@ -247,6 +260,19 @@ conf::Result<void> init_process(server::Configuration& configuration) {
 
 void worker_handler_done(LuaTask&, void*) {}
 
+// Log lines of the worker's own phases end with ", context: init_worker_by_lua*".
+const core::LogContext& worker_log(LuaPhase phase) {
+    static core::LogContext contexts[2];
+    core::LogContext& log = contexts[phase == LuaPhase::exit_worker];
+    log = core::process_log();
+    log.subject = context_name(phase);
+    log.describe = [](const void* subject, core::LogLine& line) {
+        line.append(", context: ");
+        line.append(static_cast<const char*>(subject));
+    };
+    return log;
+}
+
 // Runs init_worker_by_lua or exit_worker_by_lua as a task of the worker.
 void run_worker_handler(LuaVm& vm, LuaChunk& chunk, LuaPhase phase,
                         const server::Configuration& configuration) {
@@ -254,6 +280,7 @@ void run_worker_handler(LuaVm& vm, LuaChunk& chunk, LuaPhase phase,
     task.conf = static_cast<const LuaConf*>(
         const_cast<server::Configuration&>(configuration).http_level()->get(lua_module.index));
     task.done = worker_handler_done;
+    task.log_context = &worker_log(phase);
     if (chunk.push(vm, task.entry->L, nullptr, task.log()) != 0) {
         task.end = TaskEnd::failed;
         return destroy_task(task);

@@ -69,10 +69,10 @@ SharedDict::Root* SharedDict::make_root(core::ShmZone& zone) {
     bool small = zone.bytes() < small_zone_bytes;
     size_t share = small ? bytes_per_bucket_small : bytes_per_bucket;
     size_t count = std::bit_floor(zone.bytes() / share);
-    auto* root = zone.make_locked<Root>();
-    if (!root) return nullptr;
-    root->buckets = static_cast<Entry**>(zone.allocate_locked(count * sizeof(Entry*)));
-    if (!root->buckets) return nullptr;
+    void* room = zone.allocate_locked(sizeof(Root) + count * sizeof(Entry*));
+    if (!room) return nullptr;
+    auto* root = ::new (room) Root;
+    root->buckets = reinterpret_cast<Entry**>(root + 1);
     std::memset(root->buckets, 0, count * sizeof(Entry*));
     root->mask = uint32_t(count - 1);
     root->newest = root->oldest = nullptr;
@@ -283,19 +283,18 @@ SharedDict::Status SharedDict::increment(core::Slice key, double& amount, const 
     return status;
 }
 
-int64_t SharedDict::ttl_ms(core::Slice key) {
+bool SharedDict::ttl_ms(core::Slice key, int64_t& ttl_ms) {
     core::ShmLock lock(*zone_);
-    Entry* entry = find_live(key);
-    if (!entry) return -1;
-    touch(*entry);
-    return entry->expires_ms ? entry->expires_ms - core::Clock::wall_ms() : 0;
+    Entry* entry = find(key, hash_of(key));
+    if (!entry) return false;
+    ttl_ms = entry->expires_ms ? entry->expires_ms - core::Clock::wall_ms() : 0;
+    return true;
 }
 
 bool SharedDict::set_ttl(core::Slice key, int64_t ttl_ms) {
     core::ShmLock lock(*zone_);
-    Entry* entry = find_live(key);
+    Entry* entry = find(key, hash_of(key));
     if (!entry) return false;
-    touch(*entry);
     entry->expires_ms = expiry(ttl_ms);
     return true;
 }

@@ -66,8 +66,9 @@ class SharedDict {
     // at *start.
     Status increment(core::Slice key, double& amount, const double* start, int64_t start_ttl_ms,
                      bool& evicted);
-    // -1: not there; 0: lives for ever.
-    int64_t ttl_ms(core::Slice key);
+    // False: not there. 0: lives for ever; negative: for how long it is expired already, though its
+    // memory was not needed yet. Neither call counts as a use.
+    bool ttl_ms(core::Slice key, int64_t& ttl_ms);
     bool set_ttl(core::Slice key, int64_t ttl_ms);
 
     Status push(core::Slice key, const Value& value, End end, uint32_t& length);

@@ -96,7 +96,7 @@ struct SharedDict::Repair {
     // The allocator is sound and has lost no more than a little.
     bool allocator_good() {
         constexpr size_t leak_divisor = 64;
-        size_t known = used_bytes + slab().size_of(&root) + slab().size_of(root.buckets);
+        size_t known = used_bytes + slab().size_of(&root);
         return slab().check() && slab().used_bytes() <= known + zone.bytes() / leak_divisor;
     }
 };

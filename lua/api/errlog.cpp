@@ -7,7 +7,7 @@
 #include "core/log.h"
 #include "lua/api/ffi.h"
 #include "lua/conf.h"
-#include "server/config.h"
+#include "server/module.h"
 
 namespace lua {
 namespace {
@@ -28,7 +28,7 @@ struct Capture {
 };
 Capture capture;
 
-constexpr size_t overhead_bytes = 32;
+constexpr size_t overhead_bytes = 24;
 
 void keep(core::Level level, core::Slice line) {
     if (int(level) > capture.level_max) return;
@@ -52,15 +52,13 @@ const core::LogContext& log_of(const LuaTask* task) {
 
 constexpr core::Slice not_set = "directive \"lua_capture_error_log\" is not set";
 
-conf::Result<void> prepare(server::Configuration& configuration) {
-    if (!configuration.http_level()) return {};
-    capture.bytes_max = size_t(configuration.http<LuaMainConf>(lua_main_module)
-                                   .capture_error_log.value.count);
+conf::Result<void> init_worker(server::Worker&) {
+    capture.bytes_max = size_t(main_conf().capture_error_log.value.count);
     core::set_log_observer(capture.bytes_max ? keep : nullptr);
     return {};
 }
 
-constinit const server::Module lua_errlog{.name = "lua_errlog", .prepare = prepare};
+constinit const server::Module lua_errlog{.name = "lua_errlog", .init_worker = init_worker};
 REGISTER_MODULE(lua_errlog);
 
 }  // namespace

@@ -97,8 +97,8 @@ bool set_request_header(Request& request, core::Slice key, core::Slice value, bo
     value = escape_in(request.arena, value, Escape::header_value);
     HeaderId id = server::header_id(key);
     if (!apply_special(request, id, value)) return false;
-    if (value.empty()) {
-        if (replace) request.headers.remove(key);
+    if (replace && value.empty()) {
+        request.headers.remove(key);
     } else if (replace) {
         request.headers.set(key, value);
     } else {

@@ -122,16 +122,18 @@ LUA_FFI int ngx_http_lua_ffi_sema_count(ngx_http_lua_sema_t* sem) {
 // ffi_again: the caller yields at once; the results come when the wait is over.
 LUA_FFI int ngx_http_lua_ffi_sema_wait(ngx_http_request_t* r, ngx_http_lua_sema_t* sem,
                                        int wait_ms, unsigned char* errstr, size_t* errlen) {
-    if (!lua::allowed(*r, lua::in_yieldable)) return lua::ffi_refuse(*r, errstr, errlen);
+    if (!lua::allowed(*r, lua::in_yieldable) || !r->running) {
+        lua::ffi_refuse(*r, errstr, errlen);
+        return lua::ffi_error;
+    }
     if (sem->queue.empty() && sem->count > 0) {
         sem->count--;
         return lua::ffi_ok;
     }
     if (wait_ms == 0) return lua::ffi_declined;
-    lua::LuaThread* thread = r->running;
-    if (!thread) return lua::ffi_refuse(*r, errstr, errlen);
-    void* room = thread->op_room(sizeof(lua::SemaphoreWait));
-    thread->pending = new (room) lua::SemaphoreWait(*thread, *sem, wait_ms);
+    lua::LuaThread& thread = *r->running;
+    void* room = thread.op_room(sizeof(lua::SemaphoreWait));
+    thread.pending = new (room) lua::SemaphoreWait(thread, *sem, wait_ms);
     return lua::ffi_again;
 }
 

@@ -304,8 +304,9 @@ LUA_FFI int ngx_http_lua_ffi_shdict_flush_all(void* zone) {
 
 LUA_FFI long ngx_http_lua_ffi_shdict_get_ttl(void* zone, const unsigned char* key,
                                              size_t key_len) {
-    int64_t left = lua::dict_of(zone).ttl_ms(lua::slice(key, key_len));
-    return left < 0 ? lua::ffi_declined : long(left);
+    int64_t left = 0;
+    if (!lua::dict_of(zone).ttl_ms(lua::slice(key, key_len), left)) return lua::ffi_declined;
+    return long(left);
 }
 
 LUA_FFI int ngx_http_lua_ffi_shdict_set_expire(void* zone, const unsigned char* key,

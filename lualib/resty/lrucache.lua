@@ -29,7 +29,7 @@ function _M.new(size)
         return nil, "size too small"
     end
     local self = setmetatable({
-        values = {},
+        hasht = {},
         slots = {},
         keys = new_tab(size, 0),
         newer = new_tab(size, 1),
@@ -67,7 +67,7 @@ end
 
 -- The value; or nil and the expired one. Then the flags.
 function _M.get(self, key)
-    local value = self.values[key]
+    local value = self.hasht[key]
     if value == nil then
         return nil
     end
@@ -84,7 +84,7 @@ function _M.get(self, key)
 end
 
 function _M.delete(self, key)
-    self.values[key] = nil
+    self.hasht[key] = nil
     local slot = self.slots[key]
     if not slot then
         return false
@@ -108,12 +108,12 @@ local function take_slot(self)
     slot = self.newer[ring]              -- the oldest
     unlink(self, slot)
     local key = self.keys[slot]
-    self.values[key], self.slots[key] = nil, nil
+    self.hasht[key], self.slots[key] = nil, nil
     return slot
 end
 
 function _M.set(self, key, value, ttl, flags)
-    self.values[key] = value
+    self.hasht[key] = value
     local slot = self.slots[key]
     if slot then
         unlink(self, slot)
@@ -145,7 +145,7 @@ function _M.get_keys(self, max_count, res)
 end
 
 function _M.flush_all(self)
-    clear_tab(self.values)
+    clear_tab(self.hasht)
     clear_tab(self.slots)
     clear_tab(self.keys)
     self.num_items = 0

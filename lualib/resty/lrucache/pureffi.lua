@@ -43,6 +43,7 @@ function _M.new(size, load_factor)
     local buckets = bucket_count(size, load_factor)
     local self = setmetatable({
         size = size,
+        bucket_sz = buckets,
         mask = buckets - 1,
         buckets = ints_t(buckets),
         next_in_bucket = ints_t(size + 1),
