@@ -147,6 +147,8 @@ core::Result<std::unique_ptr<LuaVm>> LuaVm::create(const Options& options) {
     vm->load_core(*options.log);
     vm->guard_globals();
     lua_settop(L, 0);
+    // Machine code made while loading is of no use to handlers.
+    luaJIT_setmode(L, 0, LUAJIT_MODE_ENGINE | LUAJIT_MODE_FLUSH);
     return vm;
 }
 
