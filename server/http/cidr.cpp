@@ -37,7 +37,7 @@ namespace {
 
 // "255.255.0.0" as a mask, too.
 int bits_of_mask(Slice text, int size) {
-    if (auto number = core::parse_number(text, 128)) return int(*number) <= size * 8 ? int(*number) : -1;
+    if (auto number = core::parse_number(text, uint64_t(size) * 8)) return int(*number);
     Address mask;
     if (size != 4 || !Address::parse_ip(text, mask) || mask.family() != AF_INET) return -1;
     uint32_t bits = ntohl(mask.v4.sin_addr.s_addr);

@@ -1,5 +1,5 @@
-// The http core module: the table of its directives, their inheritance, and where a URI leads in the
-// file system. Its variables are in core_variables.cpp. Read by every request through CoreConf.
+// The http core module: the table of its directives, their inheritance, and where a URI leads in
+// the file system. Its variables are in core_variables.cpp. Read by every request through CoreConf.
 #include <array>
 #include <climits>
 #include <cstring>

@@ -167,7 +167,8 @@ Value port_of(Request& request, const core::Address& address) {
 }
 Value binary_address(Request& request, const core::Address& address) {
     switch (address.family()) {
-    case AF_INET: return request.arena.copy({reinterpret_cast<const char*>(&address.v4.sin_addr), 4});
+    case AF_INET:
+        return request.arena.copy({reinterpret_cast<const char*>(&address.v4.sin_addr), 4});
     case AF_INET6:
         return request.arena.copy({reinterpret_cast<const char*>(&address.v6.sin6_addr), 16});
     default: return address_text(request, address);

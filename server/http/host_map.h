@@ -19,7 +19,9 @@ class HostMap {
         if (!wildcards) return insert(exact_, name, value);
         size_t star = name.find('*');
         if (star != name.npos && name.find('*', star + 1) != name.npos) return Added::invalid;
-        if (name.starts_with("*.") && name.size() > 2) return insert(suffix_, name.substr(2), value);
+        if (name.starts_with("*.") && name.size() > 2) {
+            return insert(suffix_, name.substr(2), value);
+        }
         if (name.starts_with('.') && name.size() > 1) {
             Added added = insert(suffix_, name.substr(1), value);
             if (added == Added::yes) exact_.emplace(std::string(name.substr(1)), value);

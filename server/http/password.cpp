@@ -1,4 +1,4 @@
-// Password forms. Hashes come from OpenSSL and libcrypt; the apr1 variant of MD5-crypt is built here.
+// Password forms. Hashes come from OpenSSL and libcrypt; the apr1 form of MD5-crypt is built here.
 #include "server/http/password.h"
 
 #include <crypt.h>

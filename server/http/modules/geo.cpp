@@ -183,7 +183,8 @@ Result<void> add_range(Geo& geo, Slice key, Slice value, const Line& entry) {
         if (known != geo.by_first.end() && known->second.last == to) {
             entry.binder.warn(entry.node.place,
                               "duplicate range " + quoted(network) + ", value: " + quoted(value) +
-                                  ", old value: " + quoted(geo.values[size_t(known->second.value)]));
+                                  ", old value: " +
+                                  quoted(geo.values[size_t(known->second.value)]));
         }
     }
     carve(geo, from, to);

@@ -117,7 +117,8 @@ Result<void> add_map(MapConf& conf, const Line& line) {
     auto read = line.binder.each_entry(
         line, [&](const Line& entry) -> Result<void> { return add_entry(*map, entry); });
     if (!read) return read;
-    Variable definition{"", get_mapped, Variable::changeable, reinterpret_cast<uintptr_t>(map.get())};
+    Variable definition{"", get_mapped, Variable::changeable,
+                        reinterpret_cast<uintptr_t>(map.get())};
     if (map->is_volatile) definition.flags |= Variable::volatile_;
     auto defined = Configuration::current().variables().define(*name, definition);
     if (!defined) return defined.take_error();

@@ -360,7 +360,8 @@ constexpr TextFunctions functions_of_one_text{find_function, call_function};
 bool run_call(Request& request, const void* data, Value& value) {
     const Call& call = *static_cast<const Call*>(data);
     Slice args[Call::arguments_max];
-    for (size_t i = 0; i < call.arguments.size(); ++i) args[i] = call.arguments[i].evaluate(request);
+    size_t count = 0;
+    for (const ComplexValue& argument : call.arguments) args[count++] = argument.evaluate(request);
     return call.function(request, call, args, value);
 }
 

@@ -1,3 +1,4 @@
+// Networks, masks and the walk through forwarded addresses.
 #include "server/http/cidr.h"
 
 #include <gtest/gtest.h>

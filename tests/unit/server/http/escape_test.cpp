@@ -1,3 +1,4 @@
+// Escaping kinds and their inverse.
 #include "server/http/escape.h"
 
 #include <gtest/gtest.h>

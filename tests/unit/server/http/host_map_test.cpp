@@ -1,3 +1,4 @@
+// Host names with wildcards: which entry wins, and what is refused.
 #include "server/http/host_map.h"
 
 #include <gtest/gtest.h>

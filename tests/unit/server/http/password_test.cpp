@@ -1,3 +1,4 @@
+// Stored passwords of every form, right and wrong.
 #include "server/http/password.h"
 
 #include <gtest/gtest.h>

@@ -1,3 +1,4 @@
+// PROXY protocol headers of both versions, whole and cut short.
 #include "server/http/proxy_header.h"
 
 #include <gtest/gtest.h>
@@ -26,7 +27,8 @@ TEST(ProxyHeaderTest, TextForm) {
         EXPECT_EQ(parse(text.substr(0, i), part, n), Outcome::needs_more) << i;
     }
     EXPECT_EQ(parse("PROXY UNKNOWN whatever\r\n", header, used), Outcome::complete);
-    for (Slice bad : {"GET / HTTP/1.1\r\n", "PROXY TCP4 a b 1 2\r\n", "PROXY TCP6 1.1.1.1 1.1.1.1 1 2\r\n",
+    for (Slice bad : {"GET / HTTP/1.1\r\n", "PROXY TCP4 a b 1 2\r\n",
+                      "PROXY TCP6 1.1.1.1 1.1.1.1 1 2\r\n",
                       "PROXY TCP4 1.1.1.1 1.1.1.1 1 70000\r\n", "PROXY TCP4 1.1.1.1 1.1.1.1 1\r\n",
                       "PROXY TCP4 1.1.1.1 1.1.1.1 1 2 3\r\n"}) {
         EXPECT_EQ(parse(bad, header, used), Outcome::invalid) << bad;

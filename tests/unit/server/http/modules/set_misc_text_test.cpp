@@ -1,3 +1,4 @@
+// Quoting, base32, hex, base64 and the split_clients hash.
 #include "server/http/modules/set_misc_text.h"
 
 #include <gtest/gtest.h>
