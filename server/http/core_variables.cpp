@@ -118,7 +118,9 @@ Value get_cookie(Request& request, Slice name, uintptr_t) {
 }
 Value get_content_length(Request& request, Slice, uintptr_t) {
     if (const Header* field = request.headers.find(HeaderId::content_length)) return field->value;
-    if (request.body.chunked && request.body.complete()) return number(request, request.body.size());
+    if (request.body.chunked && request.body.complete()) {
+        return number(request, request.body.size());
+    }
     return Value::none();
 }
 Value get_content_type(Request& request, Slice, uintptr_t) {

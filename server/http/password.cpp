@@ -66,7 +66,7 @@ void append_64(std::string& to, uint32_t value, int digits) {
     for (; digits > 0; --digits, value >>= 6) to += alphabet[value & 63];
 }
 
-// MD5-crypt with the magic "$apr1$": 1000 rounds that mix password, salt and digest by their number.
+// MD5-crypt with the magic "$apr1$": 1000 rounds mix password, salt and digest by their number.
 std::string md5_crypt(Slice password, Slice salt) {
     Digest inner(EVP_md5());
     inner.add(password);

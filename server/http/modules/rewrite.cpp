@@ -1,6 +1,6 @@
 // The rewrite module: set, if, return, rewrite, break. Each server and each location has one
-// script, an array of steps in the order in which they are written; if blocks stand in it inline, and enter
-// a location of their own when they apply. Runs in the server_rewrite and rewrite phases.
+// script, an array of steps in the order in which they are written; if blocks stand in it inline,
+// and enter a location of their own when they apply. Runs in the server_rewrite and rewrite phases.
 #include <sys/stat.h>
 
 #include <algorithm>

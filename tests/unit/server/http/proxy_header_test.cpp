@@ -9,7 +9,9 @@ using Outcome = ProxyHeader::Outcome;
 
 namespace {
 
-Outcome parse(Slice bytes, ProxyHeader& to, size_t& used) { return ProxyHeader::parse(bytes, to, used); }
+Outcome parse(Slice bytes, ProxyHeader& to, size_t& used) {
+    return ProxyHeader::parse(bytes, to, used);
+}
 
 }  // namespace
 
