@@ -99,7 +99,9 @@ LuaThread& waiting_thread(lua_State* L) {
     LuaThread* thread = LuaThread::of(L);
     if (!thread || !lua_isyieldable(L)) [[unlikely]] {
         task_of(L);
-        luaL_error(L, "attempt to yield across C-call boundary");
+        // As lua_yield itself says it: without a place.
+        lua_pushliteral(L, "attempt to yield across C-call boundary");
+        lua_error(L);
     }
     return *thread;
 }

@@ -1,17 +1,13 @@
 // The pure functions behind ngx.escape_uri, ngx.decode_args, ngx.encode_base64 and ngx.re.
 #include <gtest/gtest.h>
-#include <unistd.h>
 
-#include <filesystem>
-#include <fstream>
-#include <memory>
 #include <random>
 #include <string>
 
 #include "lua/api.h"
 #include "lua/api/regex.h"
 #include "lua/api/uri.h"
-#include "server/config.h"
+#include "tests/unit/lua/empty_configuration.h"
 
 extern "C" {
 size_t ngx_http_lua_ffi_encode_base64(const unsigned char*, size_t, unsigned char*, int);
@@ -97,24 +93,9 @@ TEST(ApiText, Base64RoundTrip) {
     EXPECT_EQ(std::string(reinterpret_cast<char*>(room), length), "hi");
 }
 
-// Matching asks the configuration for its limit: an empty one.
-std::unique_ptr<server::Configuration> empty_configuration() {
-    std::string folder = testing::TempDir() + "resty-api-text-" + std::to_string(getpid());
-    std::filesystem::create_directories(folder + "/logs");
-    std::ofstream(folder + "/c.conf") << "error_log stderr; events {} http {}";
-    server::LoadOptions options;
-    options.path = folder + "/c.conf";
-    options.prefix = folder + "/";
-    auto loaded = server::Configuration::load(options);
-    EXPECT_TRUE(loaded) << loaded.error().what;
-    std::filesystem::remove_all(folder);
-    return loaded ? std::move(*loaded) : nullptr;
-}
-
 TEST(ApiText, RegexGroupsAndTemplates) {
-    auto configuration = empty_configuration();
+    auto configuration = empty_configuration();   // matching asks it for its limit
     ASSERT_TRUE(configuration);
-    configuration->make_current();
     unsigned char why[128];
     std::string pattern = "(a)|(?<digits>\\d+)", bad = "(a", subject = "x42";
     EXPECT_EQ(ngx_http_lua_ffi_compile_regex(bytes(bad), bad.size(), 0, 0, why, sizeof why),

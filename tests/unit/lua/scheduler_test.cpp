@@ -9,6 +9,7 @@
 #include "lua/thread.h"
 #include "lua/traceback.h"
 #include "lua/vm.h"
+#include "tests/unit/lua/empty_configuration.h"
 
 namespace lua {
 namespace {
@@ -18,6 +19,8 @@ class Scheduler : public testing::Test {
     void SetUp() override {
         core::Clock::update();
         ASSERT_TRUE(core::Reactor::open());
+        configuration_ = empty_configuration();
+        ASSERT_TRUE(configuration_);
         LuaVm::Options options;
         options.log = &core::process_log();
         auto made = LuaVm::create(options);
@@ -26,6 +29,7 @@ class Scheduler : public testing::Test {
     }
     void TearDown() override {
         vm_.reset();
+        configuration_.reset();
         core::Reactor::close();
     }
 
@@ -56,6 +60,7 @@ class Scheduler : public testing::Test {
             result_ = lua_tostring(L, 1);
     }
 
+    std::unique_ptr<server::Configuration> configuration_;
     std::unique_ptr<LuaVm> vm_;
     bool over_ = false;
     std::string result_;

@@ -1,6 +1,8 @@
 // The main level's directives that need more than a field; which worker runs on which processor.
 #include <gtest/gtest.h>
 
+#include <utility>
+
 #include "conf/binder.h"
 #include "conf/parser.h"
 #include "server/features.h"
@@ -16,6 +18,10 @@ core::Result<MainConf> bound(core::Slice text) {
     conf::ModuleTable table{"main", main_module.directives.data(), main_module.directives.size(),
                             main_module.conf.create, main_module.conf.destroy,
                             main_module.conf.merge};
+    struct OnlyModule {   // it has the first index here, its own again afterwards
+        uint16_t index = std::exchange(main_module.index, uint16_t(0));
+        ~OnlyModule() { main_module.index = index; }
+    } only;
     conf::Binder binder({table});
     binder.prefix = "/p/";
     conf::Tree tree;
