@@ -15,16 +15,25 @@ namespace {
 struct Message {
     int level;
     double time;
+    size_t offset;                   // where it would lie in upstream's ring of bytes
     std::string text;
 };
 
-// What was captured, up to a number of bytes; the oldest go first.
+// What was captured. Upstream keeps it in a ring of bytes in which no message is split: how many
+// messages stay is reckoned as if these lay in such a ring.
 struct Capture {
     size_t bytes_max = 0;
-    size_t bytes = 0;
+    size_t tail = 0;                 // behind the newest message
     int level_max = int(core::Level::debug);
     std::deque<Message> messages;
     std::string fetched;             // the one Lua is reading
+
+    void drop_between(size_t from, size_t to) {
+        while (!messages.empty() && messages.front().offset >= from &&
+               messages.front().offset < to) {
+            messages.pop_front();
+        }
+    }
 };
 Capture capture;
 
@@ -35,13 +44,15 @@ void keep(core::Level level, core::Slice line) {
     if (line.ends_with('\n')) line.remove_suffix(1);
     size_t size = line.size() + overhead_bytes;
     if (size > capture.bytes_max) return;
-    while (capture.bytes + size > capture.bytes_max) {
-        capture.bytes -= capture.messages.front().text.size() + overhead_bytes;
-        capture.messages.pop_front();
+    if (capture.messages.empty()) capture.tail = 0;
+    if (capture.tail + size > capture.bytes_max) {
+        capture.drop_between(capture.tail, capture.bytes_max);
+        capture.tail = 0;
     }
+    capture.drop_between(capture.tail, capture.tail + size);
     double now = double(core::Clock::wall_ms()) / 1000;
-    capture.messages.push_back({int(level), now, std::string(line)});
-    capture.bytes += size;
+    capture.messages.push_back({int(level), now, capture.tail, std::string(line)});
+    capture.tail += size;
 }
 
 bool valid_level(int level) { return level >= 0 && level <= int(core::Level::debug); }
@@ -81,7 +92,6 @@ LUA_FFI int ngx_http_lua_ffi_errlog_get_msg(char** log, int* loglevel, unsigned 
     if (!capture.bytes_max) return lua::ffi_fail(lua::not_set, err, errlen);
     if (capture.messages.empty()) return lua::ffi_done;
     lua::Message& oldest = capture.messages.front();
-    capture.bytes -= oldest.text.size() + lua::overhead_bytes;
     capture.fetched = std::move(oldest.text);
     *loglevel = oldest.level;
     *log_time = oldest.time;

@@ -139,6 +139,7 @@ void Request::complete() {
     finishing_ = false;
     if (parent && !core().log_subrequest) return exchange->request_done(*this, cut_);
     phase = Phase::log;
+    log.action = "logging request";
     resume_log();
 }
 
