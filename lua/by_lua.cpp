@@ -103,13 +103,21 @@ Verdict executed(LuaTask& task) {
     return request.named_location(task.exec_uri);
 }
 
+// The request begins anew in another location: ngx.ctx does not go along.
+Verdict jumped(LuaTask& task) {
+    int& ctx_ref = task.of_request->ctx_ref;
+    if (ctx_ref >= 0) task.vm->release_context(ctx_ref);
+    ctx_ref = LUA_NOREF;
+    return Verdict::decline();
+}
+
 Verdict verdict_of(LuaTask& task, const Row& row) {
     switch (task.end) {
     case TaskEnd::running: return Verdict::suspend();
     case TaskEnd::returned: return returned(task, row);
     case TaskEnd::exited: return exited(task, row);
     case TaskEnd::executed: return executed(task);
-    case TaskEnd::jumped: return Verdict::decline();
+    case TaskEnd::jumped: return jumped(task);
     case TaskEnd::failed: return Verdict::reject(500);
     }
     return Verdict::reject(500);

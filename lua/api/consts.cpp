@@ -38,6 +38,14 @@ constexpr Constant constants[] = {
     {"NOTICE", 6}, {"INFO", 7}, {"DEBUG", 8},
 };
 
+// ngx._phase_ctx(): the phase's number, for Lua code that knew it before ngx.get_phase.
+int phase_context(lua_State* L) {
+    const LuaTask* task = find_task(L);
+    if (!task) return 0;
+    lua_pushinteger(L, lua_Integer(task->phase));
+    return 1;
+}
+
 void install(lua_State* L) {
     lua_getglobal(L, "ngx");
     for (const Constant& constant : constants) {
@@ -46,6 +54,8 @@ void install(lua_State* L) {
     }
     lua_pushlightuserdata(L, nullptr);
     lua_setfield(L, -2, "null");
+    lua_pushcfunction(L, phase_context);
+    lua_setfield(L, -2, "_phase_ctx");
     lua_getfield(L, -1, "config");       // which upstream's resty.core checks
     if (lua_isnil(L, -1)) {
         lua_pop(L, 1);

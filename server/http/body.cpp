@@ -176,7 +176,8 @@ void RequestBody::start_new(Request& request, int64_t buffer_bytes) {
     begin(request, {});
     content_length = -1;
     chunked = false;
-    memory_max_ = buffer_bytes > 0 ? buffer_bytes : memory_max_;
+    memory_max_ = buffer_bytes;
+    options_.in_file_only = buffer_bytes == 0;
     state_ = State::complete;
 }
 

@@ -138,12 +138,12 @@ Value get_request_length(Request& request, Slice, uintptr_t) {
 }
 
 Value get_request_body(Request& request, Slice, uintptr_t) {
-    RequestBody& body = request.main->body;
+    RequestBody& body = request.body;
     if (!body.complete() || body.file_fd() >= 0 || body.size() == 0) return Value::none();
-    return body.text(*request.main);
+    return body.text(request);
 }
 Value get_request_body_file(Request& request, Slice, uintptr_t) {
-    RequestBody& body = request.main->body;
+    RequestBody& body = request.body;
     return body.file_fd() >= 0 ? Value(body.file_path()) : Value::none();
 }
 

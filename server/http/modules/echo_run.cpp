@@ -170,6 +170,13 @@ Verdict end_foreach(Request& request, State& state) {
 
 // ---- one command, all commands ----
 
+// Filters that look at the body see each command's output as a piece of its own.
+Verdict show_filters(Request& request, State& state) {
+    Verdict verdict = send_header_once(request);
+    if (verdict.kind == Verdict::rejected || !request.body_filters) return verdict;
+    return send_pending(request, state);
+}
+
 Verdict run_flush(Request& request, State& state) {
     state.pending.add_mark(core::Buffer::flush);
     return send_pending(request, state);
@@ -191,7 +198,7 @@ Verdict hand_over(Request& request, State& state, const Command& command) {
 
 Verdict run_one(Request& request, State& state, const Commands& commands, const Command& command) {
     switch (command.op) {
-    case Op::echo: say(request, command, state.pending); return Verdict::pass();
+    case Op::echo: say(request, command, state.pending); return show_filters(request, state);
     case Op::duplicate: return run_duplicate(request, state, command);
     case Op::flush: return run_flush(request, state);
     case Op::sleep: case Op::blocking_sleep: return run_sleep(request, state, command);
