@@ -28,7 +28,7 @@ constexpr std::array<uint8_t, 256> make_classes() {
 }
 constexpr auto classes = make_classes();
 
-// Of the eight bytes in `word`, does any need escaping (with everything from DEL on taken for such)?
+// Of the eight bytes in `word`, does any need escaping (everything from DEL on taken for such)?
 bool any_special(uint64_t word) {
     constexpr uint64_t ones = 0x0101010101010101, highs = 0x80 * ones;
     auto has_zero = [](uint64_t v) { return (v - ones) & ~v & highs; };
