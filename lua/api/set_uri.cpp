@@ -3,6 +3,7 @@
 #include <string>
 
 #include "lua/api/ffi.h"
+#include "lua/vm.h"
 #include "server/http/request.h"
 
 namespace lua {
@@ -45,6 +46,13 @@ void check_uri(lua_State* L, core::Slice uri) {
                byte, shown.c_str());
 }
 
+// A jump starts afresh, like an internal redirect: with an empty ngx.ctx.
+void forget_ctx(LuaTask& task) {
+    int& ref = LuaRequest::of(*task.request).ctx_ref;
+    if (ref >= 0) task.vm->release_context(ref);
+    ref = LUA_NOREF;
+}
+
 int set_uri(lua_State* L) {
     int count = lua_gettop(L);
     if (count < 1 || count > 3) {
@@ -77,6 +85,7 @@ int set_uri(lua_State* L) {
         request.plain_uri = false;
         return 0;
     }
+    forget_ctx(task);
     task.stop(TaskEnd::jumped);
     return lua_yield(L, 0);
 }
