@@ -134,8 +134,9 @@ void handler_done(LuaTask& task, void* argument) {
 
 // The client left while a handler waits (lua_check_client_abort): ngx.on_abort's function runs as a
 // light thread, or the request ends.
-void client_left(Request&, void* argument) {
+void client_left(Request& request, void* argument) {
     auto& task = *static_cast<LuaTask*>(argument);
+    LOG(request.log, info, 0, "client prematurely closed connection");
     LuaThread* thread = std::exchange(task.on_abort, nullptr);
     if (!thread) return end_task(task, TaskEnd::exited, server::status_client_closed);
     ++task.light_threads;
@@ -395,7 +396,10 @@ Verdict run_content(Request& request) { return run_slot<HandlerSlot::content>(re
 LuaVm* vm_for(Request& request, const LuaConf& conf) {
     if (conf.code_cache) [[likely]] return LuaVm::current();
     LuaRequest& state = LuaRequest::of(request);
-    if (!state.vm) state.vm = make_vm(request.log).release();
+    if (state.vm) return state.vm;
+    state.vm = make_vm(request.log).release();
+    const auto& init = main_conf().init;
+    if (state.vm && init) init->call_main(*state.vm, request.log, "init_by_lua");
     return state.vm;
 }
 

@@ -134,13 +134,17 @@ core::Result<void> LuaChunk::check(LuaVm& vm) const {
     return core::Error{why};
 }
 
-bool LuaChunk::call_main(LuaVm& vm, const core::LogContext& log, const char* what) {
-    if (load(vm.L, source_) == 0) return lua::call_main(vm.L, log, what);
-    const char* why = lua_tostring(vm.L, -1);
+bool LuaChunk::push_once(lua_State* to, const core::LogContext& log, const char* what) const {
+    if (load(to, source_) == 0) return true;
+    const char* why = lua_tostring(to, -1);
     core::log_text(log, core::Level::error, 0,
                    std::string(what) + " error: " + (why ? why : "unknown error"));
-    lua_settop(vm.L, 0);
+    lua_pop(to, 1);
     return false;
+}
+
+bool LuaChunk::call_main(LuaVm& vm, const core::LogContext& log, const char* what) {
+    return push_once(vm.L, log, what) && lua::call_main(vm.L, log, what);
 }
 
 }  // namespace lua

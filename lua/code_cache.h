@@ -42,7 +42,9 @@ class LuaChunk {
     }
     // Compiles without a request, where nothing in it is variable (-t).
     core::Result<void> check(LuaVm& vm) const;
-    // Loads and calls it on vm's main thread (init_by_lua and its like). False: logged.
+    // Pushes it uncached, for code that runs once. False: "WHAT error: …" was logged.
+    bool push_once(lua_State* to, const core::LogContext& log, const char* what) const;
+    // The same on vm's main thread, and calls it (init_by_lua).
     bool call_main(LuaVm& vm, const core::LogContext& log, const char* what);
 
     bool is_file() const { return form_ == Form::file; }

@@ -281,7 +281,10 @@ void run_worker_handler(LuaVm& vm, LuaChunk& chunk, LuaPhase phase,
         const_cast<server::Configuration&>(configuration).http_level()->get(lua_module.index));
     task.done = worker_handler_done;
     task.log_context = &worker_log(phase);
-    if (chunk.push(vm, task.entry->L, nullptr, task.log()) != 0) {
+    const char* what = phase == LuaPhase::init_worker
+                           ? chunk.is_file() ? "init_worker_by_lua_file" : "init_worker_by_lua"
+                           : chunk.is_file() ? "exit_worker_by_lua_file" : "exit_worker_by_lua";
+    if (!chunk.push_once(task.entry->L, task.log(), what)) {
         task.end = TaskEnd::failed;
         return destroy_task(task);
     }

@@ -242,6 +242,11 @@ Request* make_child(lua_State* L, Request& parent, const Query& query, Capture& 
     }
     options.method_name = server::method_name(options.method);
     options.inherit_body = forwards_body(parent, query);
+    if (parent.subrequest_depth_left == 0) {
+        LOG(parent.log, error, 0, "lua subrequests cycle while processing \"%.*s\"",
+            int(query.uri.size()), query.uri.data());
+        return nullptr;
+    }
     Request* child = server::create_capture(parent, options, child_finished, &capture);
     if (!child) return nullptr;
     capture.children[capture.count++] = child;

@@ -78,12 +78,22 @@ Verdict Request::reject(int status) {
         return Verdict::finish();
     }
     if (ends_keep_alive(status)) keep_alive = false;
+    if (plain_refusals) return refuse_plainly(status);
     if (const ErrorPage* page = find_error_page(*this, status)) {
         error_page = true;
         body_filters = 0;
         return answer_with_page(*this, *page, status);
     }
     return special_response(*this, status);
+}
+
+// Whoever captures a subrequest learns the status; pages are for clients.
+Verdict Request::refuse_plainly(int status) {
+    response.status = uint16_t(status);
+    exchange->send_head(*this);
+    end_queued_ = true;
+    output = Output::ended;
+    return Verdict::finish();
 }
 
 void Request::cut(const char* reason) {

@@ -121,6 +121,7 @@ class Request : public core::ListNode {
     bool uri_behind_alias = false;               // try_files in a regex location with alias
     bool keep_alive = false;                     // after this response
     bool header_only = false;                    // HEAD, 204, 304: no body goes out
+    bool plain_refusals = false;                 // a refusal is a status without any page
     bool end_withheld = false;                   // a filter kept the response's end: it will be cut
     bool filter_need_in_memory = false;          // some filter wants no file buffers
     bool done = false;                           // finish() ran
@@ -234,6 +235,7 @@ class Request : public core::ListNode {
     Verdict step(Verdict verdict);
     Verdict satisfied(Verdict verdict);
     Verdict reject(int status);
+    Verdict refuse_plainly(int status);
     void finish();
     void complete();
     void restart(const Step* first, uint16_t at);

@@ -238,7 +238,9 @@ void ChildExchange::ended() {
 Request* create_capture(Request& parent, const SubrequestOptions& options, SubrequestDone done,
                         void* argument) {
     auto* exchange = parent.arena.make<CaptureExchange>(done, argument);
-    return create_child(parent, options, *exchange);
+    Request* child = create_child(parent, options, *exchange);
+    if (child) child->plain_refusals = true;
+    return child;
 }
 
 CapturedResponse& captured(Request& child) {
