@@ -1,5 +1,5 @@
-// Subrequests: requests that the server makes to itself on behalf of another one. They walk the same
-// phases; only where their output goes differs.
+// Subrequests: requests that the server makes to itself on behalf of another one. They walk the
+// same phases; only where their output goes differs.
 #pragma once
 
 #include "core/buffer.h"
