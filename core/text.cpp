@@ -9,11 +9,40 @@
 
 namespace core {
 
+namespace {
+
+uint64_t load_eight(const char* from) {
+    uint64_t value;
+    std::memcpy(&value, from, sizeof value);
+    return value;
+}
+
+// Do eight bytes differ in nothing but the case of letters?
+bool same_but_case(uint64_t a, uint64_t b) {
+    constexpr uint64_t ones = 0x0101010101010101;
+    uint64_t differing = a ^ b;
+    if (differing == 0) return true;
+    if (differing & ~(ones * 0x20)) return false;
+    // Where they differ the byte, in lower case, must be a letter. The sums below set a byte's top
+    // bit when it is at least 'a', or above 'z'; with seven bits a byte there is no carry.
+    uint64_t lowered = (a | ones * 0x20) & (ones * 0x7f);
+    uint64_t at_least_a = lowered + ones * (0x80 - 'a');
+    uint64_t above_z = lowered + ones * (0x80 - 'z' - 1);
+    uint64_t letters = at_least_a & ~above_z & ~a & (ones * 0x80);
+    return ((letters >> 2) & differing) == differing;
+}
+
+}  // namespace
+
 bool iequals(Slice a, Slice b) {
-    if (a.size() != b.size()) return false;
-    if (std::memcmp(a.data(), b.data(), a.size()) == 0) return true;   // the usual case
-    for (size_t i = 0; i < a.size(); ++i) {
-        if (lower(a[i]) != lower(b[i])) return false;
+    size_t size = a.size();
+    if (size != b.size()) return false;
+    size_t i = 0;
+    for (; i + 8 <= size; i += 8) {
+        if (!same_but_case(load_eight(a.data() + i), load_eight(b.data() + i))) return false;
+    }
+    for (; i < size; ++i) {
+        if (a[i] != b[i] && lower(a[i]) != lower(b[i])) return false;
     }
     return true;
 }

@@ -2,6 +2,7 @@
 // away waits in a coarser level and moves down when its slot comes up.
 #include "core/timer.h"
 
+#include <algorithm>
 #include <bit>
 
 #include "core/clock.h"
@@ -34,7 +35,10 @@ void Timer::cancel() {
 }
 
 void TimerWheel::insert(Timer& timer, int64_t now_ms) {
-    if (pending_ == 0 && now_ms > now_ms_) now_ms_ = now_ms;   // an empty wheel may jump
+    if (pending_ == 0) {
+        if (now_ms > now_ms_) now_ms_ = now_ms;   // an empty wheel may jump
+        wake_ms_ = -1;
+    }
     ++pending_;
     place(timer);
 }
@@ -46,6 +50,12 @@ void TimerWheel::place(Timer& timer) {
     while (level < levels - 1 && away >= int64_t(1) << (level_bits * (level + 1))) ++level;
     int slot = int(when >> (level_bits * level)) & (slots - 1);
     timer.slot_ms_ = when;
+    if (level > 0) {
+        // The wheel looks at it when its slot is moved down; the first such moment is asked for.
+        wake_ms_ = -1;
+    } else if (wake_ms_ > when) {
+        wake_ms_ = when;
+    }
     wheel_[level][slot].push_back(timer);
     used_[level][slot / 64] |= uint64_t(1) << (slot % 64);
 }
@@ -83,6 +93,11 @@ void TimerWheel::fire_slot(List<Timer>& slot) {
 }
 
 void TimerWheel::advance(int64_t now_ms) {
+    if (now_ms < wake_ms_) {
+        now_ms_ = std::max(now_ms_, now_ms);
+        return;
+    }
+    wake_ms_ = -1;
     while (now_ms_ < now_ms) {
         if (pending_ == 0) {
             now_ms_ = now_ms;
@@ -122,10 +137,12 @@ int TimerWheel::next_used(int level, int from) const {
 
 int64_t TimerWheel::wait_ms(int64_t now_ms) const {
     if (pending_ == 0) return -1;
-    int at = int(now_ms_) & (slots - 1);
-    int next = next_used(0, at + 1);
-    int64_t when = next >= 0 ? now_ms_ - at + next : next_run_ms();
-    return when > now_ms ? when - now_ms : 0;
+    if (wake_ms_ < 0) {
+        int at = int(now_ms_) & (slots - 1);
+        int next = next_used(0, at + 1);
+        wake_ms_ = next >= 0 ? now_ms_ - at + next : next_run_ms();
+    }
+    return wake_ms_ > now_ms ? wake_ms_ - now_ms : 0;
 }
 
 // When there is something to do after the current run of 256 ms. Whole runs for which neither

@@ -67,6 +67,7 @@ class TimerWheel {
     List<Timer> wheel_[levels][slots];
     uint64_t used_[levels][slots / 64] = {};    // bitmap: may hold slots emptied since
     int64_t now_ms_ = 0;
+    mutable int64_t wake_ms_ = -1;              // before it there is nothing to do; -1: not known
     uint64_t pending_ = 0;
 };
 

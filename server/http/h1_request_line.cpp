@@ -1,6 +1,7 @@
 // The request line and the Host field of HTTP/1.
 #include "server/http/h1_request_line.h"
 
+#include <algorithm>
 #include <array>
 
 #include "core/text.h"
@@ -34,7 +35,7 @@ HeadError parse_version(core::Slice text, int& version) {
     return {};
 }
 
-enum HostByte : uint8_t { host_bad, host_plain, host_upper };
+enum HostByte : uint8_t { host_bad, host_plain, host_upper, host_dot };
 
 // What a byte is in a registered name or an IPv4 address (RFC 3986 3.2.2).
 constexpr std::array<uint8_t, 256> host_bytes = [] {
@@ -42,7 +43,8 @@ constexpr std::array<uint8_t, 256> host_bytes = [] {
     for (int c = 'a'; c <= 'z'; ++c) table[size_t(c)] = host_plain;
     for (int c = '0'; c <= '9'; ++c) table[size_t(c)] = host_plain;
     for (int c = 'A'; c <= 'Z'; ++c) table[size_t(c)] = host_upper;
-    for (char c : core::Slice(".-_~%!$&'()*+;=")) table[uint8_t(c)] = host_plain;
+    for (char c : core::Slice("-_~%!$&'()*+;=")) table[uint8_t(c)] = host_plain;
+    table['.'] = host_dot;
     return table;
 }();
 
@@ -68,6 +70,7 @@ bool is_port(core::Slice text) {
 bool split_host(core::Arena& arena, core::Slice text, core::Slice& host, core::Slice& port) {
     size_t end = 0;
     bool upper = false;
+    uint8_t before = host_plain;
     if (!text.empty() && text[0] == '[') {
         end = text.find(']') + 1;          // 0 when there is none
         if (!is_bracketed_address(text.substr(0, end))) return false;
@@ -75,10 +78,10 @@ bool split_host(core::Arena& arena, core::Slice text, core::Slice& host, core::S
     } else {
         for (; end < text.size() && text[end] != ':'; ++end) {
             uint8_t kind = host_bytes[uint8_t(text[end])];
-            if (kind == host_bad) return false;
+            if (kind == host_bad || (kind == host_dot && before == host_dot)) return false;
             upper |= kind == host_upper;
+            before = kind;
         }
-        if (text.substr(0, end).find("..") != core::Slice::npos) return false;
     }
     host = text.substr(0, end);
     port = {};
@@ -144,17 +147,22 @@ HeadError take_target(Request& request, core::Slice target) {
 HeadError parse_request_line(Request& request, core::Slice line) {
     RequestHead& head = request.head;
     head.line = line;
-    size_t method_end = line.find(' ');
-    size_t version_start = line.rfind(' ');
-    if (method_end == core::Slice::npos || method_end == 0) return bad_line;
+    size_t method_end = 0;
+    while (method_end < line.size() && line[method_end] != ' ') ++method_end;
+    if (method_end == 0 || method_end == line.size()) return bad_line;
     head.method_name = line.substr(0, method_end);
     if (head.method_name == "PRI") return {400, "client sent an HTTP/2 preface"};
+    constexpr core::Slice usual_end = " HTTP/1.1";
+    size_t version_start = line.size() - std::min(line.size(), usual_end.size());
+    if (line.ends_with(usual_end)) {
+        head.version = 11;
+    } else {
+        version_start = line.rfind(' ');
+        HeadError error = parse_version(line.substr(version_start + 1), head.version);
+        if (version_start != method_end && error.status) return error;
+    }
     if (version_start == method_end) return bad_line;     // HTTP/0.9
     core::Slice target = line.substr(method_end + 1, version_start - method_end - 1);
-    if (HeadError error = parse_version(line.substr(version_start + 1), head.version);
-        error.status) {
-        return error;
-    }
     request.method = parse_method(head.method_name);
     if (request.method == Method::connect) return {405, "client sent CONNECT method"};
     if (request.method == Method::trace) return {405, "client sent TRACE method"};
