@@ -1,4 +1,4 @@
-// H1: a client connection that speaks HTTP/1.1 or 1.0, and the exchange of the request it is serving.
+// H1: a client connection that speaks HTTP/1.1 or 1.0, and the exchange of the request it serves.
 // One request is served at a time; requests that arrive meanwhile wait in the input. Answers gather
 // in the output and leave in one write at the end of the loop turn.
 #pragma once
@@ -93,8 +93,10 @@ class H1 final : public Connection, public Exchange {
     void output_gone();
     int64_t rate_allows();
     static void on_write_timeout(void* self);
+    void put_small_body(Request&, const core::Chain& body, int64_t bytes, bool last);
+    void put_body(Request&, core::Chain&& body, int64_t bytes, bool last);
     void add_body(core::Chain&& body);
-    void write_chunk_end(Request&);
+    void put_chunk_end(Request&);
     bool decide_keep_alive(Request&) const;
 
     State state_ = State::idle;

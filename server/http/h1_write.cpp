@@ -1,5 +1,6 @@
 // HTTP/1 output: the response head, chunked framing, and getting bytes out in few writes.
 #include <algorithm>
+#include <bit>
 #include <cerrno>
 #include <cstring>
 
@@ -223,37 +224,69 @@ void H1::send_interim(Request& request, int status) {
 void H1::send_body(Request& request, core::Chain&& body) {
     core::Chain chain = std::move(body);
     bool last = chain.ends();
-    bool flush_now = false;
+    bool in_memory = true, flush_now = false;
+    int64_t bytes = 0;
     for (core::Buffer* at = chain.head(); at; at = at->next) {
         flush_now |= (at->flags & core::Buffer::flush) != 0;
+        in_memory &= !at->is_file();
+        bytes += at->size();
     }
     int64_t before = pending_;
-    int64_t bytes = chain.bytes();
-    if (request.response.chunked) {
-        if (bytes > 0) {
-            char* to = output_.reserve(24);
-            static constexpr char digits[] = "0123456789abcdef";
-            int shift = 60;
-            while (shift > 0 && !(bytes >> shift)) shift -= 4;
-            size_t size = 0;
-            for (; shift >= 0; shift -= 4) to[size++] = digits[(bytes >> shift) & 15];
-            to[size++] = '\r';
-            to[size++] = '\n';
-            output_.commit(size);
-            pending_ += int64_t(size);
-            add_body(std::move(chain));
-            output_.add_copy("\r\n");
-            pending_ += 2;
-        }
-        if (last) write_chunk_end(request);
+    if (in_memory && bytes <= copied_bytes_max) {
+        put_small_body(request, chain, bytes, last);
     } else {
-        add_body(std::move(chain));
+        put_body(request, std::move(chain), bytes, last);
     }
     request.bytes_sent += pending_ - before;
     request.body_bytes_sent += pending_ - before;
     if (pending_ > flush_early_bytes && !write_blocked_) return flush_output();
     if (pending_ > 0) schedule_flush();
     if (flush_now && pending_ > 0 && !write_blocked_) flush_output();
+}
+
+namespace {
+
+// "1a2b" and the line end of a chunk's size line; returns its end.
+char* put_chunk_size(char* to, int64_t bytes) {
+    static constexpr char digits[] = "0123456789abcdef";
+    int shift = (63 - std::countl_zero(uint64_t(bytes))) / 4 * 4;
+    for (; shift >= 0; shift -= 4) *to++ = digits[(bytes >> shift) & 15];
+    *to++ = '\r';
+    *to++ = '\n';
+    return to;
+}
+
+}  // namespace
+
+// A body, or a piece of one, that is copied behind what is there already, framing and all.
+void H1::put_small_body(Request& request, const core::Chain& body, int64_t bytes, bool last) {
+    bool chunked = request.response.chunked;
+    char* start = output_.reserve(size_t(bytes) + 32);
+    char* to = start;
+    if (chunked && bytes > 0) to = put_chunk_size(to, bytes);
+    for (core::Buffer* at = body.head(); at; at = at->next) {
+        if (at->begin != at->end) std::memcpy(to, at->begin, size_t(at->end - at->begin));
+        to += at->end - at->begin;
+    }
+    if (chunked && bytes > 0) {
+        *to++ = '\r';
+        *to++ = '\n';
+    }
+    output_.commit(size_t(to - start));
+    pending_ += to - start;
+    if (chunked && last) put_chunk_end(request);
+}
+
+void H1::put_body(Request& request, core::Chain&& body, int64_t bytes, bool last) {
+    if (!request.response.chunked) return add_body(std::move(body));
+    char* start = output_.reserve(24);
+    char* to = put_chunk_size(start, bytes);
+    output_.commit(size_t(to - start));
+    pending_ += to - start;
+    add_body(std::move(body));
+    output_.add_copy("\r\n");
+    pending_ += 2;
+    if (last) put_chunk_end(request);
 }
 
 void H1::add_body(core::Chain&& body) {
@@ -274,10 +307,16 @@ void H1::add_body(core::Chain&& body) {
     }
 }
 
-void H1::write_chunk_end(Request& request) {
+void H1::put_chunk_end(Request& request) {
+    const HeaderList& trailers = request.response.trailers;
+    if (trailers.size() == 0) {
+        output_.add_copy("0\r\n\r\n");
+        pending_ += 5;
+        return;
+    }
     output_.add_copy("0\r\n");
     pending_ += 3;
-    for (const Header& field : request.response.trailers) {
+    for (const Header& field : trailers) {
         if (field.removed) continue;
         output_.add_copy(field.name);
         output_.add_copy(": ");
