@@ -369,7 +369,8 @@ constexpr server::PhaseHandler postponable{
 
 using Main = LuaMainConf;
 constexpr server::PhaseHandler phase_handlers[] = {
-    {server::Phase::server_rewrite, server::rank::script, run_slot<HandlerSlot::server_rewrite>,
+    // Upstream runs it before the rewrite rules of the server.
+    {server::Phase::server_rewrite, server::rank::first, run_slot<HandlerSlot::server_rewrite>,
      has_handler<HandlerSlot::server_rewrite>},
     postponable<server::Phase::rewrite, HandlerSlot::rewrite, &Main::rewrite_no_postpone, true>,
     postponable<server::Phase::rewrite, HandlerSlot::rewrite, &Main::rewrite_no_postpone, false>,

@@ -18,6 +18,16 @@ const server::MainConf& process_conf() {
 }  // namespace
 }  // namespace lua
 
+// The process's arguments under nginx's name, for Lua code that looks for its own binary.
+extern "C" {
+[[gnu::visibility("default"), gnu::used]] char** ngx_argv = nullptr;
+}
+
+// The C library hands a program's arguments to its constructors as well.
+[[gnu::constructor]] static void keep_arguments(int, char** arguments, char**) {
+    ngx_argv = arguments;
+}
+
 LUA_FFI int ngx_http_lua_ffi_get_phase(ngx_http_request_t* r, char**) {
     return int(r->phase);
 }
