@@ -260,11 +260,12 @@ conf::Result<void> init_process(server::Configuration& configuration) {
 
 void worker_handler_done(LuaTask&, void*) {}
 
-// Log lines of the worker's own phases end with ", context: init_worker_by_lua*".
+// Log lines of init_worker_by_lua end with ", context: init_worker_by_lua*"; upstream says nothing
+// of the kind in exit_worker_by_lua.
 const core::LogContext& worker_log(LuaPhase phase) {
-    static core::LogContext contexts[2];
-    core::LogContext& log = contexts[phase == LuaPhase::exit_worker];
+    static core::LogContext log;
     log = core::process_log();
+    if (phase == LuaPhase::exit_worker) return log;
     log.subject = context_name(phase);
     log.describe = [](const void* subject, core::LogLine& line) {
         line.append(", context: ");
