@@ -15,7 +15,7 @@ class Request;
 class RequestBody {
   public:
     enum class State : uint8_t { untouched, reading, complete, discarding, discarded, failed };
-    // Called once, from the loop, when the body is complete (passed) or cannot be had (rejected with
+    // Called once, from the loop, when the body is complete (passed) or is not to be had (rejected:
     // 400, 408, 413, 499 or 500). It may end the request.
     using Done = void (*)(Request&, void* argument, Verdict);
 

@@ -164,7 +164,7 @@ extern const Module http_core;     // core_module.cpp
 
 // The type for a request's extension by types / default_type.
 core::Slice mime_type(const Request& request);
-// uri below root or alias, as a path with a NUL behind it; nothing (null data) after logging when it
+// uri below root or alias, as a path with a NUL behind it; null data, after logging, when it
 // cannot be (a NUL byte in it, too long, or it climbs out of an alias).
 core::Slice file_path(Request& request, core::Slice uri);
 

@@ -1,4 +1,4 @@
-// A response's way out: header filters, then body filters in slot order, then the exchange. A filter
+// A response's way out: header filters, body filters in slot order, then the exchange. A filter
 // that waits holds back what comes behind it; the producer sees that only as back-pressure.
 #include <unistd.h>
 
@@ -179,8 +179,8 @@ void Request::resume_body_filter(FilterSlot slot, core::Chain&& body, Verdict ve
     if (finishing_) finish();
 }
 
-// What was held back goes on, in order. Files whose bytes some filter wants to see are read piece by
-// piece, no faster than the client takes the result.
+// What was held back goes on, in order. Files whose bytes some filter wants to see are read in
+// pieces, no faster than the client takes the result.
 Verdict Request::release_held() {
     while (filtering_ == Filtering::running && output >= Output::open && !held_.empty()) {
         core::Chain piece;

@@ -165,7 +165,8 @@ int take_field(BlockReader& in) {
         if (!is_plain_name(in.name, conf.underscores_in_headers)) {
             LOG(request.log, info, 0, "client sent invalid header line: \"%.*s: %.*s\"",
                 int(in.name.size()), in.name.data(), int(in.value.size()), in.value.data());
-            return conf.ignore_invalid_headers ? 0 : refuse(in, 400, "client sent invalid header line");
+            if (conf.ignore_invalid_headers) return 0;
+            return refuse(in, 400, "client sent invalid header line");
         }
     } else if (id == HeaderId::content_length) {
         checked = check_content_length(in);
@@ -182,7 +183,9 @@ int take_field(BlockReader& in) {
 int add_to_trailer(BlockReader& in, std::string& to, const char* at, size_t size) {
     in.progress = true;
     in.trailer_bytes += size;
-    if (in.trailer_bytes > trailer_bytes_max) return refuse(in, 400, "client sent too large trailers");
+    if (in.trailer_bytes > trailer_bytes_max) {
+        return refuse(in, 400, "client sent too large trailers");
+    }
     to.append(at, size);
     return 0;
 }
@@ -347,7 +350,8 @@ ChunkResult decode_chunks(Request& request, llhttp__internal_s* parser, core::Sl
     in.request = &request;
     ChunkResult result;
     while (result.used < bytes.size() && !in.complete) {
-        size_t piece = std::max<size_t>(piece_bytes, std::min<uint64_t>(parser->content_length, 1 << 20));
+        uint64_t in_chunk = std::min<uint64_t>(parser->content_length, 1 << 20);
+        size_t piece = std::max(piece_bytes, size_t(in_chunk));
         piece = std::min(piece, bytes.size() - result.used);
         const char* from = bytes.data() + result.used;
         in.progress = false;

@@ -1,4 +1,4 @@
-// The head gate of HTTP/1: finds the end of a request head in what has arrived, and checks and takes
+// The head gate of HTTP/1: finds the end of a request head in what has arrived, checks it and takes
 // it apart once it is whole. llhttp (strict) parses the header block and decides framing; the gate
 // owns the request line and refuses what llhttp lets through (folded lines, bare LF inside a CRLF
 // head, empty names, doubtful Transfer-Encoding, hosts that are none, …).

@@ -299,7 +299,8 @@ void H1::add_body(core::Chain&& body) {
             output_.add_copy(buffer->text());
             core::Chain::release(buffer);
         } else {
-            holds_request_memory_ |= (buffer->flags & core::Buffer::in_request) || buffer->is_file();
+            bool borrowed = buffer->flags & core::Buffer::in_request;
+            holds_request_memory_ |= borrowed || buffer->is_file();
             core::Chain one;
             one.push_front(buffer);
             output_.append(std::move(one));
@@ -346,7 +347,8 @@ bool H1::settle(Request& request) {
 }
 
 void H1::schedule_flush() {
-    if (!write_blocked_ && !rate_delayed_) core::Reactor::current().at_end(core::Reactor::flush, flush_);
+    if (write_blocked_ || rate_delayed_) return;
+    core::Reactor::current().at_end(core::Reactor::flush, flush_);
 }
 
 // Bytes that limit_rate lets go now.

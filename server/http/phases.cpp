@@ -66,7 +66,8 @@ Verdict route(Request& request) {
 Verdict post_rewrite(Request& request) {
     if (!request.uri_changed) return Verdict::decline();
     if (--request.uri_changes_left == 0) {
-        LOG(request.log, error, 0, "rewrite or internal redirection cycle while processing \"%.*s\"",
+        LOG(request.log, error, 0,
+            "rewrite or internal redirection cycle while processing \"%.*s\"",
             int(request.uri.size()), request.uri.data());
         return Verdict::reject(500);
     }

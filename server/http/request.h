@@ -145,7 +145,7 @@ class Request : public core::ListNode {
     // ---- phases (phases.cpp) ----
     // Begins with the entry steps of `server`.
     void start();
-    // Advances until a handler suspends or the response is complete. Whoever suspended calls it with
+    // Advances until a handler suspends or the response is complete. Who suspended calls it with
     // the answer, from the loop, never from inside the handler.
     void resume(Verdict verdict);
     // Another URI or named location; the caller then returns (or resumes with) Verdict::redirect().

@@ -112,7 +112,9 @@ class ComplexValue {
     void append_to(core::Appender& to, Request& request) const;
     bool empty() const { return parts_.empty(); }
     bool is_constant() const;
-    core::Slice constant() const { return parts_.empty() ? core::Slice{} : core::Slice(parts_[0].text); }
+    core::Slice constant() const {
+        return parts_.empty() ? core::Slice{} : core::Slice(parts_[0].text);
+    }
     core::Slice source() const { return source_; }    // as written
     bool uses_captures() const;
 
@@ -135,7 +137,7 @@ conf::Result<void> parse_setting(ComplexValue& to, const conf::Line& line);
 conf::Result<std::string> variable_name(core::Slice written);
 
 // Matches a regex against text for the request: sets request.captures and named captures. The
-// subject must live as long as the request (as a variable's value does). `named`: pairs of group and
+// subject must live as long as the request (as a variable's value does). `named`: pairs of group,
 // variable index. True when it matched; otherwise the captures stay as they were.
 bool match_captures(Request& request, const core::Regex& regex, core::Slice subject,
                     const std::vector<std::pair<int, int>>& named);

@@ -1,4 +1,4 @@
-// UpstreamExchange: one request to one upstream server over HTTP/1: resolve, connect, send, read the
+// UpstreamExchange: one request to an upstream server over HTTP/1: resolve, connect, send, read the
 // head, pass the body on. Owned by whoever proxies (in the request's arena); destroying it closes
 // the connection and cancels whatever it waits for.
 #pragma once

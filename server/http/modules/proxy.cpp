@@ -203,7 +203,7 @@ Verdict handle(Request& request) {
 
 conf::Result<void> set_pass(ProxyConf& conf, const conf::Line& line) {
     if (conf.target.is_set) return conf::detail::duplicate();
-    const Location* location = Configuration::current().binding_location;
+    Location* location = Configuration::current().binding_location;
     auto text = ComplexValue::compile(line.arg(0), line);
     if (!text) return text.take_error();
     conf.target.is_set = true;
@@ -222,6 +222,7 @@ conf::Result<void> set_pass(ProxyConf& conf, const conf::Line& line) {
         }
         conf.target.fixed = std::make_shared<const ProxyUrl>(std::move(*url));
     }
+    if (location && location->name.ends_with('/')) location->slash_redirect = true;
     return set_content_handler(line, handle);
 }
 

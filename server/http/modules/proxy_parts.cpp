@@ -136,7 +136,9 @@ core::Result<ProxyUrl> parse_proxy_url(Slice text) {
     Slice authority = text.substr(0, end);
     url.path = text.substr(end);
     auto named = core::parse_host_port(authority);
-    if (!named) return Error{named.error().what + " in upstream \"" + std::string(authority) + "\""};
+    if (!named) {
+        return Error{named.error().what + " in upstream \"" + std::string(authority) + "\""};
+    }
     if (named->host.empty()) return Error{"no host in upstream \"" + std::string(authority) + "\""};
     url.target.host = named->host;
     url.target.port = named->port ? named->port : 80;
@@ -179,7 +181,8 @@ core::Chain make_proxy_request(Request& request, const ProxyConf& conf, const Pr
     }
     if (conf.pass_request_headers) {
         for (const Header& field : request.headers) {
-            if (!field.removed && !is_set_by_us(conf, field)) put_field(to, field.name, field.value);
+            if (field.removed || is_set_by_us(conf, field)) continue;
+            put_field(to, field.name, field.value);
         }
     }
     to.add_copy("\r\n");
