@@ -122,7 +122,9 @@ int check_transfer_encoding(BlockReader& in) {
     }
     if (core::iequals(in.value, "chunked")) return 0;
     bool list = in.value.find(',') != core::Slice::npos;
-    bool last = in.value.size() > 9 && core::iequals(in.value.substr(in.value.size() - 9), ", chunked");
+    constexpr core::Slice ending = ", chunked";
+    bool last = in.value.size() > ending.size() &&
+                core::iequals(in.value.substr(in.value.size() - ending.size()), ending);
     if (in.value.empty() || (list && (!last || in.value[0] == ',' ||
                                       core::ifind(in.value, "chunked") != in.value.size() - 7 ||
                                       in.value.find('"') != core::Slice::npos))) {
@@ -308,8 +310,8 @@ HeadError check_framing(Request& request) {
     request.body.chunked = chunked;
     request.body.content_length = request.head.content_length;
     core::Slice expect = request.headers.value(HeaderId::expect);
-    request.body.expects_continue =
-        request.body.present() && request.head.version >= 11 && core::iequals(expect, "100-continue");
+    request.body.expects_continue = request.body.present() && request.head.version >= 11 &&
+                                    core::iequals(expect, "100-continue");
     return {};
 }
 
