@@ -345,7 +345,7 @@ HeadError parse_head(Request& request, core::Slice bytes, const HeadScan& scan,
 }
 
 ChunkResult decode_chunks(Request& request, llhttp__internal_s* parser, core::Slice bytes) {
-    // Fed in pieces, so that a run of framing bytes which leads to nothing is noticed (leading zeros
+    // Fed in pieces, so that framing bytes which lead to nothing are noticed (leading zeros
     // without end).
     constexpr size_t piece_bytes = 2048;
     BlockReader& in = reader(parser);
