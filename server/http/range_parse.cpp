@@ -76,6 +76,7 @@ ParsedRanges parse_ranges(core::Slice text, int64_t content_length, int64_t rang
     if (text.size() <= unit.size() || !core::istarts_with(text, unit)) return parsed;
     Reader reader(text.substr(unit.size()));
     int64_t bytes = 0;
+    bool more_than_all = false;
     do {
         ByteRange range;
         if (!parse_one(reader, content_length, range)) {
@@ -85,19 +86,20 @@ ParsedRanges parse_ranges(core::Slice text, int64_t content_length, int64_t rang
             if (range.begin == 0) return parsed;
             continue;
         }
-        // Overlapping ranges may ask for the body many times over; more than once is refused below,
-        // and this keeps the sum from overflowing.
-        bytes = std::min(bytes + (range.end - range.begin), INT64_MAX / 2);
+        // Overlapping ranges may ask for the body many times over; more than once is refused below.
+        int64_t size = range.end - range.begin;
+        more_than_all |= size > content_length - bytes;
+        if (!more_than_all) bytes += size;
         if (parsed.count == ranges_max) return {};
         to[parsed.count++] = range;
     } while (reader.take(','));
     if (parsed.count == 0) return {RangeOutcome::unsatisfiable, 0};
     if (parsed.count > 1) {
-        if (bytes > content_length) return {};
+        if (more_than_all) return {};
         // Without max_ranges many tiny ranges must not cost more than the whole body: each brings a
         // part header with it.
         bool unlimited = ranges_max >= INT32_MAX;
-        if (unlimited && bytes + parsed.count * 256 > content_length + 4096) return {};
+        if (unlimited && parsed.count * 256 - 4096 > content_length - bytes) return {};
     }
     parsed.outcome = RangeOutcome::satisfiable;
     return parsed;
