@@ -48,7 +48,9 @@ HeadScan::Result HeadScan::scan(core::Slice bytes, const HeadLimits& limits) {
         if (!newline) {
             searched_ = uint32_t(bytes.size());
             if (!line_seen_ && first_bytes(bytes.substr(at_)) == Result::bad) return Result::bad;
-            if (line_length(bytes.size() - at_, limits) == Result::bad) return Result::bad;
+            // A CR at the end is the line's own, or so it seems until more has arrived.
+            size_t length = bytes.size() - at_ - bytes.ends_with('\r');
+            if (line_length(length, limits) == Result::bad) return Result::bad;
             if (bytes.size() <= limits.total_max) return Result::incomplete;
             return bad(494, "client sent too large request header");
         }
