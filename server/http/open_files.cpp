@@ -87,6 +87,9 @@ Verdict reject_unopened(Request& request, const FileInfo& info, core::Slice path
     return Verdict::reject(status);
 }
 
+namespace {
+
+// "\"65f1a2b3-4d2\"": nginx's entity tag, in the request's arena.
 core::Slice file_etag(Request& request, int64_t mtime, int64_t size) {
     constexpr char digits[] = "0123456789abcdef";
     constexpr size_t room = 2 * 16 + 3;
@@ -104,6 +107,29 @@ core::Slice file_etag(Request& request, int64_t mtime, int64_t size) {
     hex(uint64_t(mtime));
     *--at = '"';
     return {at, size_t(end - at)};
+}
+
+}  // namespace
+
+Verdict respond_with_file(Request& request, const OpenedFile& file) {
+    Response& response = request.response;
+    response.status = 200;
+    response.content_length = file.size;
+    response.last_modified = file.mtime;
+    if (request.core().etag) response.etag = file_etag(request, file.mtime, file.size);
+    if (!response.content_type_cleared) response.content_type = mime_type(request);
+    response.allow_ranges = true;
+
+    Verdict verdict = request.send_header();
+    if (verdict.kind == Verdict::rejected) return verdict;
+    if (request.header_only || file.size == 0) {
+        verdict = request.send_last();
+    } else {
+        core::Chain body;
+        file.add_to(body, 0, file.size).flags |= core::Buffer::last;
+        verdict = request.send(std::move(body));
+    }
+    return verdict.kind == Verdict::rejected ? verdict : Verdict::finish();
 }
 
 void forget_open_files() { caches().clear(); }

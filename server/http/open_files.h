@@ -86,8 +86,9 @@ OpenedFile open_file(Request& request, core::Slice path, FileUse use = FileUse::
 // 404, 403 or 500, as nginx does.
 Verdict reject_unopened(Request& request, const FileInfo& info, core::Slice path);
 
-// "\"65f1a2b3-4d2\"": nginx's entity tag, in the request's arena.
-core::Slice file_etag(Request& request, int64_t mtime, int64_t size);
+// Answers with the whole of a regular file: 200, its length, date, entity tag and type, open to
+// ranges. Fields that go with it (Content-Encoding) are set before. finished, or a rejection.
+Verdict respond_with_file(Request& request, const OpenedFile& file);
 
 // Closes what this worker's caches hold.
 void forget_open_files();

@@ -28,24 +28,8 @@ const Module& module();
 Verdict send_compressed(Request& request, const OpenedFile& file) {
     request.body.discard(request);
     request.log.action = "sending response to client";
-    Response& response = request.response;
-    response.status = 200;
-    response.content_length = file.size;
-    response.last_modified = file.mtime;
-    if (request.core().etag) response.etag = file_etag(request, file.mtime, file.size);
-    if (!response.content_type_cleared) response.content_type = mime_type(request);
-    response.headers.set(HeaderId::content_encoding, "gzip");
-    response.allow_ranges = true;
-    Verdict verdict = request.send_header();
-    if (verdict.kind == Verdict::rejected) return verdict;
-    if (request.header_only || file.size == 0) {
-        verdict = request.send_last();
-    } else {
-        core::Chain body;
-        file.add_to(body, 0, file.size).flags |= core::Buffer::last;
-        verdict = request.send(std::move(body));
-    }
-    return verdict.kind == Verdict::rejected ? verdict : Verdict::finish();
+    request.response.headers.set(HeaderId::content_encoding, "gzip");
+    return respond_with_file(request, file);
 }
 
 Verdict serve(Request& request) {

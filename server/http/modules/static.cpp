@@ -23,27 +23,6 @@ Verdict redirect_to_folder(Request& request) {
     return Verdict::reject(301);
 }
 
-Verdict send_file(Request& request, const OpenedFile& file) {
-    Response& response = request.response;
-    response.status = 200;
-    response.content_length = file.size;
-    response.last_modified = file.mtime;
-    if (request.core().etag) response.etag = file_etag(request, file.mtime, file.size);
-    if (!response.content_type_cleared) response.content_type = mime_type(request);
-    response.allow_ranges = true;
-
-    Verdict verdict = request.send_header();
-    if (verdict.kind == Verdict::rejected) return verdict;
-    if (request.header_only || file.size == 0) {
-        verdict = request.send_last();
-    } else {
-        core::Chain body;
-        file.add_to(body, 0, file.size).flags |= core::Buffer::last;
-        verdict = request.send(std::move(body));
-    }
-    return verdict.kind == Verdict::rejected ? verdict : Verdict::finish();
-}
-
 Verdict serve(Request& request) {
     if (request.method != Method::get && request.method != Method::head &&
         request.method != Method::post) {
@@ -64,7 +43,7 @@ Verdict serve(Request& request) {
     if (request.method == Method::post) return Verdict::reject(405);
     request.body.discard(request);
     request.log.action = "sending response to client";
-    return send_file(request, file);
+    return respond_with_file(request, file);
 }
 
 constexpr PhaseHandler handlers[] = {{Phase::content, rank::last, serve}};
