@@ -368,6 +368,7 @@ void destroy_task(LuaTask& task) {
             lua_setexdata2(L, &ended_thread);
         }
     }
+    end_owned(task.owned);
     if (task.ctx_ref >= 0) vm.release_context(task.ctx_ref);
     free_task(task);
 }

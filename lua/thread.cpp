@@ -156,8 +156,13 @@ LuaRequest* LuaRequest::find(const server::Request& request) {
     return request.state<LuaRequest>(lua_module);
 }
 
+void end_owned(core::List<Owned>& all) {
+    while (Owned* one = all.pop_front()) one->owner_ended();
+}
+
 LuaRequest::~LuaRequest() {
     while (LuaTask* task = tasks.pop_front()) destroy_task(*task);
+    end_owned(owned);
     if (vm) vm->drop();
     else if (ctx_ref >= 0 && LuaVm::current()) LuaVm::current()->release_context(ctx_ref);
 }

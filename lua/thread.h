@@ -18,6 +18,10 @@
 #include "lua/phase.h"
 #include "server/http/request.h"
 
+namespace server {
+struct CoreConf;      // server/http/core_conf.h
+}
+
 namespace lua {
 
 class Op;
@@ -67,6 +71,17 @@ struct LuaThread : core::ListNode {        // linked in its task's `ready` list 
     alignas(std::max_align_t) char room_[192];
 };
 
+// What must not outlive the request whose Lua made it, or the task where there is none: an open
+// socket. owner_ended() is called once, after all threads are gone; it may destroy the object.
+class Owned : public core::ListNode {
+  public:
+    virtual void owner_ended() = 0;
+
+  protected:
+    ~Owned() = default;
+};
+void end_owned(core::List<Owned>& all);
+
 // How a task ended, or how far it is.
 enum class TaskEnd : uint8_t {
     running,        // threads left: wait
@@ -82,6 +97,7 @@ struct LuaTask : core::ListNode {          // linked in LuaRequest::tasks or Lua
     LuaRequest* of_request = nullptr;
     LuaVm* vm = nullptr;
     const LuaConf* conf = nullptr;
+    const server::CoreConf* core_conf = nullptr;   // timers: of the location that set them
     const core::LogContext* log_context = nullptr;
     LuaPhase phase = LuaPhase::init;
     TaskEnd end = TaskEnd::running;        // set by stop(); takes effect when the thread yields
@@ -102,6 +118,7 @@ struct LuaTask : core::ListNode {          // linked in LuaRequest::tasks or Lua
     void* argument = nullptr;
     void* phase_data = nullptr;            // set: SetArguments*; body_filter: BodyPiece*
 
+    core::List<Owned> owned;               // of a task without a request
     core::List<LuaThread> ready;           // first in, first out
     struct Node : core::ListNode { LuaTask* task = nullptr; } queued;   // in the scheduler
 
@@ -130,6 +147,7 @@ struct LuaRequest {
     bool making_body = false;              // between ngx.req.init_body and finish_body
     uint16_t filter_status = 0;            // a header filter's ngx.exit replaced the response
     core::Chain held;                      // what is held back
+    core::List<Owned> owned;
 
     explicit LuaRequest(server::Request& r) : request(r) {}
     ~LuaRequest();
@@ -182,6 +200,14 @@ inline server::Request& request_of(lua_State* L) {
     LuaTask& task = task_of(L);
     if (!task.request) [[unlikely]] raise_no_real_request(L);
     return *task.request;
+}
+
+// Who owns what the task makes: told apart by address, and the list of what it owns.
+inline const void* owner_of(const LuaTask& task) {
+    return task.request ? static_cast<const void*>(task.request) : &task;
+}
+inline core::List<Owned>& owned_by(LuaTask& task) {
+    return task.of_request ? task.of_request->owned : task.owned;
 }
 
 // What exdata2 of a coroutine that is over for good points to: a light thread that was waited for

@@ -29,6 +29,7 @@ struct PendingTimer : core::ListNode {
     core::Timer timer;
     LuaVm* vm;
     const LuaConf* conf;
+    const server::CoreConf* core_conf = nullptr;
     int ref;                   // slot of the table
     int arguments;
     int64_t every_ms;          // 0: once
@@ -145,6 +146,7 @@ void start(const PendingTimer& pending, bool premature) {
     run->log.subject = run;
     pending.vm->hold();
     task.conf = pending.conf;
+    task.core_conf = pending.core_conf;
     task.log_context = &run->log;
     task.done = finish;
     task.argument = run;
@@ -232,6 +234,7 @@ int set_timer(lua_State* L, bool repeat) {
         return 2;
     }
     auto* pending = new PendingTimer(task->vm, task->conf);
+    pending->core_conf = task->request ? &task->request->core() : task->core_conf;
     pending->vm->hold();
     pending->arguments = count - 2;
     pending->ref = keep_call(L, count - 2);
