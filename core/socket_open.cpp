@@ -177,6 +177,16 @@ Result<Fd> connect_to(const Address& address, const ConnectOptions& options) {
     if (options.bind && address.family() != AF_UNIX && !bind_local(fd.get(), options)) {
         return not_connected();
     }
+#ifdef __linux__
+    // A name of its own, chosen by the kernel: answers to a datagram need one.
+    if (address.family() == AF_UNIX && options.type == SOCK_DGRAM) {
+        sockaddr_un own{};
+        own.sun_family = AF_UNIX;
+        if (::bind(fd.get(), reinterpret_cast<sockaddr*>(&own), sizeof own.sun_family) != 0) {
+            return not_connected();
+        }
+    }
+#endif
     while (::connect(fd.get(), &address.any, address.size) != 0) {
         if (errno == EINTR) continue;
         if (errno == EINPROGRESS) break;
