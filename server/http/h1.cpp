@@ -223,7 +223,7 @@ size_t H1::take_proxy_header(core::Slice bytes) {
 
 size_t H1::take_head(core::Slice bytes) {
     if (listen.proxy_protocol && !proxy) [[unlikely]] return take_proxy_header(bytes);
-    switch (scan_.scan(bytes, limits())) {
+    switch (scan_.scan(bytes, limits(), usual_)) {
         case HeadScan::Result::incomplete: {
             count_reading(true);
             if (idle_since_ms_) {
@@ -271,7 +271,7 @@ Request* H1::new_request(core::Slice bytes) {
 
 void H1::start_request(core::Slice bytes) {
     Request* request = new_request(bytes);
-    HeadError error = parse_head(*request, request->head.raw, scan_, &parser_);
+    HeadError error = parse_head(*request, request->head.raw, scan_, &parser_, &usual_);
     request->head.raw.remove_prefix(scan_.start());
     scan_ = {};
     if (error.status) {

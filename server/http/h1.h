@@ -119,6 +119,7 @@ class H1 final : public Connection, public Exchange {
     Request* request_ = nullptr;
     llhttp__internal_s* parser_ = nullptr;      // of a chunked body; in the request's arena
     HeadScan scan_;
+    const HeadMemo::Entry* usual_ = nullptr;    // the header block of the request before
     InputBuffer input_;
     core::Chain output_;
     core::Timer read_timer_;

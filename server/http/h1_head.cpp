@@ -41,7 +41,20 @@ HeadScan::Result HeadScan::first_bytes(core::Slice bytes) {
     return Result::incomplete;
 }
 
-HeadScan::Result HeadScan::scan(core::Slice bytes, const HeadLimits& limits) {
+// Behind the request line: whether the block expected is there.
+bool HeadScan::take_known(core::Slice bytes, const HeadLimits& limits,
+                          const HeadMemo::Entry* likely) {
+    if (lf_only_ || !likely->begins(bytes.substr(block_))) return false;
+    if (likely->longest_line > limits.line_max || block_ + likely->size > limits.total_max) {
+        return false;
+    }
+    at_ = searched_ = block_ + likely->size;
+    known_ = likely;
+    return true;
+}
+
+HeadScan::Result HeadScan::scan(core::Slice bytes, const HeadLimits& limits,
+                                const HeadMemo::Entry* likely) {
     for (;;) {
         const char* from = bytes.data() + searched_;
         auto* newline = static_cast<const char*>(std::memchr(from, '\n', bytes.size() - searched_));
@@ -71,12 +84,13 @@ HeadScan::Result HeadScan::scan(core::Slice bytes, const HeadLimits& limits) {
             lf_only_ = !crlf;
             line_end_ = uint32_t(line + length);
             block_ = at_;
+            line_seen_ = true;
+            if (likely && take_known(bytes, limits, likely)) return Result::complete;
         } else if (crlf == lf_only_) {
             return bad(400, "client sent header lines with mixed line ends");
         } else if (length > 0 && (bytes[line] == ' ' || bytes[line] == '\t')) {
             return bad(400, "client sent folded header line");
         }
-        line_seen_ = true;
         if (length == 0) return Result::complete;
     }
 }
@@ -319,13 +333,12 @@ HeadError check_framing(Request& request) {
 
 }  // namespace
 
-HeadError parse_head(Request& request, core::Slice bytes, const HeadScan& scan,
-                     llhttp__internal_s** parser) {
-    core::Slice line = bytes.substr(scan.start(), scan.line_end() - scan.start());
-    if (HeadError error = parse_request_line(request, line); error.status) return error;
-    core::Slice block = bytes.substr(scan.block(), scan.end() - scan.block());
-    if (scan.lf_only()) block = with_crlf(request, block);
+namespace {
 
+// One memo serves all connections of the process.
+HeadMemo memo;
+
+HeadError parse_block(Request& request, core::Slice block, llhttp__internal_s** parser) {
     BlockReader in;
     in.request = &request;
     in.count_max = int(*request.server->root.core->max_headers);
@@ -343,6 +356,26 @@ HeadError parse_head(Request& request, core::Slice bytes, const HeadScan& scan,
         kept->in_trailers = true;
         kept->count = 0;
     }
+    return {};
+}
+
+}  // namespace
+
+HeadError parse_head(Request& request, core::Slice bytes, const HeadScan& scan,
+                     llhttp__internal_s** parser, const HeadMemo::Entry** known) {
+    core::Slice line = bytes.substr(scan.start(), scan.line_end() - scan.start());
+    if (HeadError error = parse_request_line(request, line); error.status) return error;
+    core::Slice block = bytes.substr(scan.block(), scan.end() - scan.block());
+    if (scan.lf_only()) return parse_block(request, with_crlf(request, block), parser);
+
+    *known = scan.known() ? scan.known() : memo.find(block);
+    if (*known && (*known)->count <= *request.server->root.core->max_headers) {
+        (*known)->apply(request, block.data());
+        return {};
+    }
+    bool from_target = !request.head.host.empty();
+    if (HeadError error = parse_block(request, block, parser); error.status) return error;
+    if (!from_target) *known = memo.learn(block, request);
     return {};
 }
 

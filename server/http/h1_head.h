@@ -11,6 +11,7 @@
 #include <cstdint>
 
 #include "core/slice.h"
+#include "server/http/head_memo.h"
 
 struct llhttp__internal_s;
 
@@ -29,8 +30,10 @@ class HeadScan {
   public:
     enum class Result : uint8_t { incomplete, complete, bad };
 
-    // `bytes`: all that has arrived of this head, from its first byte.
-    Result scan(core::Slice bytes, const HeadLimits& limits);
+    // `bytes`: all that has arrived of this head, from its first byte. `likely`: a header block that
+    // may stand in it, or null; with the block at hand whole, its lines are not looked at.
+    Result scan(core::Slice bytes, const HeadLimits& limits,
+                const HeadMemo::Entry* likely = nullptr);
 
     size_t start() const { return start_; }        // where the request line begins
     size_t line_end() const { return line_end_; }  // end of the request line, without line end
@@ -40,8 +43,10 @@ class HeadScan {
     int status() const { return status_; }         // why it is bad: 400, 414, 494
     const char* why() const { return why_; }
     bool line_seen() const { return line_seen_; }
+    const HeadMemo::Entry* known() const { return known_; }    // the block that was found whole
 
   private:
+    bool take_known(core::Slice bytes, const HeadLimits& limits, const HeadMemo::Entry* likely);
     Result bad(int status, const char* why);
     Result line_length(size_t length, const HeadLimits& limits);
     Result first_bytes(core::Slice bytes);
@@ -52,6 +57,7 @@ class HeadScan {
     bool line_seen_ = false, lf_only_ = false, crlf_seen_ = false;
     uint16_t status_ = 0;
     const char* why_ = nullptr;
+    const HeadMemo::Entry* known_ = nullptr;
 };
 
 // Why a head was refused.
@@ -62,9 +68,10 @@ struct HeadError {
 
 // Takes a whole head apart into `request` (its head, method, headers, version, body framing).
 // `bytes` must live as long as the request. For a chunked body `*parser` becomes a decoder, in the
-// request's arena, that stands behind the head; else it stays null.
+// request's arena, that stands behind the head; else it stays null. `*known` becomes the remembered
+// header block that the head ended with, if it did.
 HeadError parse_head(Request& request, core::Slice bytes, const HeadScan& scan,
-                     llhttp__internal_s** parser);
+                     llhttp__internal_s** parser, const HeadMemo::Entry** known);
 
 // What a run through the chunk decoder found.
 struct ChunkResult {

@@ -74,14 +74,22 @@ HeaderId header_id(core::Slice name) {
 
 core::Slice header_name(HeaderId id) { return names[size_t(id)]; }
 
+void HeaderList::grow(uint32_t capacity) {
+    auto* items = arena_->make_array<Header>(capacity);
+    for (uint32_t i = 0; i < count_; ++i) items[i] = items_[i];
+    items_ = items;
+    capacity_ = capacity;
+}
+
+Header* HeaderList::extend(uint32_t count) {
+    if (count > capacity_ - count_) grow(count_ + count);
+    Header* first = items_ + count_;
+    count_ += count;
+    return first;
+}
+
 Header& HeaderList::add(core::Slice name, core::Slice value, HeaderId id) {
-    if (count_ == capacity_) [[unlikely]] {
-        uint32_t capacity = capacity_ ? capacity_ * 2 : 8;
-        auto* items = arena_->make_array<Header>(capacity);
-        for (uint32_t i = 0; i < count_; ++i) items[i] = items_[i];
-        items_ = items;
-        capacity_ = capacity;
-    }
+    if (count_ == capacity_) [[unlikely]] grow(capacity_ ? capacity_ * 2 : 8);
     note(id);
     Header& item = items_[count_++];
     item = {name, value, id, false};

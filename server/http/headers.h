@@ -42,6 +42,9 @@ class HeaderList {
 
     Header& add(core::Slice name, core::Slice value, HeaderId id);
     Header& add(core::Slice name, core::Slice value) { return add(name, value, header_id(name)); }
+    // Room for `count` more fields that the caller fills in himself, noting the id of each.
+    Header* extend(uint32_t count);
+    void note(HeaderId id) { present_[size_t(id) / 64] |= 1ull << (size_t(id) % 64); }
     // Replaces the first field of that name and removes the others; adds it when there is none.
     Header& set(core::Slice name, core::Slice value);
     Header& set(HeaderId id, core::Slice value);
@@ -64,7 +67,7 @@ class HeaderList {
     core::Arena& arena() const { return *arena_; }
 
   private:
-    void note(HeaderId id) { present_[size_t(id) / 64] |= 1ull << (size_t(id) % 64); }
+    void grow(uint32_t capacity);
     void forget(HeaderId id) { present_[size_t(id) / 64] &= ~(1ull << (size_t(id) % 64)); }
 
     core::Arena* arena_;

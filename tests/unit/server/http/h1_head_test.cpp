@@ -88,5 +88,48 @@ TEST(HeadScan, DoesNotDependOnHowTheBytesArrive) {
     }
 }
 
+// A remembered block, as HeadMemo would keep it.
+HeadMemo::Entry remembered(core::Slice block, size_t longest_line) {
+    HeadMemo::Entry entry;
+    entry.hash = 1;
+    entry.size = uint16_t(block.size());
+    entry.longest_line = uint16_t(longest_line);
+    block.copy(entry.block, block.size());
+    return entry;
+}
+
+TEST(HeadScan, TakesAKnownBlockWhole) {
+    auto known = remembered("Host: a\r\n\r\n", 7);
+    HeadScan scan;
+    std::string head = "\r\nGET / HTTP/1.1\r\nHost: a\r\n\r\n";
+    ASSERT_EQ(scan.scan(head + "GET /", limits, &known), HeadScan::Result::complete);
+    EXPECT_EQ(scan.known(), &known);
+    EXPECT_EQ(scan.end(), head.size());
+    EXPECT_EQ(head.substr(scan.start(), scan.line_end() - scan.start()), "GET / HTTP/1.1");
+}
+
+TEST(HeadScan, LooksAtTheLinesOfAnotherBlock) {
+    auto known = remembered("Host: a\r\n\r\n", 7);
+    for (std::string rest : {"Host: b\r\n\r\n", "Host: a\r\nX: y\r\n\r\n"}) {
+        HeadScan scan;
+        std::string head = "GET / HTTP/1.1\r\n" + rest;
+        ASSERT_EQ(scan.scan(head, limits, &known), HeadScan::Result::complete);
+        EXPECT_EQ(scan.known(), nullptr);
+        EXPECT_EQ(scan.end(), head.size());
+    }
+    HeadScan scan;
+    EXPECT_EQ(scan.scan("GET / HTTP/1.1\nHost: a\r\n\r\n", limits, &known),
+              HeadScan::Result::bad);
+}
+
+TEST(HeadScan, HoldsTheLimitsOfKnownBlocksToo) {
+    auto known = remembered("Host: abcdefghij\r\n\r\n", 16);
+    std::string head = "GET / HTTP/1.1\r\nHost: abcdefghij\r\n\r\n";
+    HeadScan line, total, enough;
+    EXPECT_EQ(line.scan(head, {15, 1000}, &known), HeadScan::Result::bad);
+    EXPECT_EQ(total.scan(head, {100, head.size() - 1}, &known), HeadScan::Result::bad);
+    EXPECT_EQ(enough.scan(head, {16, head.size()}, &known), HeadScan::Result::complete);
+}
+
 }  // namespace
 }  // namespace server
