@@ -31,6 +31,10 @@ namespace {
 
 Fd ready_pipe;   // the daemon's end; closed by death, written to by daemon_ready()
 
+#ifdef __linux__
+cpu_set_t processors_at_first;   // before bind_to_processors(); empty: that was not called
+#endif
+
 Error failed(const std::string& call) {
     int error = errno;
     Error result{format("%s failed (%d: %s)", call.c_str(), error, error_name(error))};
@@ -184,13 +188,23 @@ Result<void> bind_to_processors(const std::vector<bool>& mask) {
     for (size_t i = 0; i < mask.size() && int(i) < online && i < CPU_SETSIZE; ++i) {
         if (mask[i]) CPU_SET(i, &set);
     }
-    if (CPU_COUNT(&set) && ::sched_setaffinity(0, sizeof set, &set) != 0) {
-        return failed("sched_setaffinity()");
+    if (!CPU_COUNT(&set)) return {};
+    if (!CPU_COUNT(&processors_at_first)) {
+        ::sched_getaffinity(0, sizeof processors_at_first, &processors_at_first);
     }
+    if (::sched_setaffinity(0, sizeof set, &set) != 0) return failed("sched_setaffinity()");
 #else
     (void)mask;
 #endif
     return {};
+}
+
+void unbind_from_processors() {
+#ifdef __linux__
+    if (CPU_COUNT(&processors_at_first)) {
+        ::sched_setaffinity(0, sizeof processors_at_first, &processors_at_first);
+    }
+#endif
 }
 
 int processors_online() {

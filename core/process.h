@@ -50,6 +50,8 @@ int64_t open_files_limit();
 Result<void> set_priority(int priority);
 // Bit 0 first. Processors that do not exist are left out; nothing is done when none remains.
 Result<void> bind_to_processors(const std::vector<bool>& mask);
+// In a child that is to run another program: back to the processors this process began with.
+void unbind_from_processors();
 int processors_online();
 
 // SIGPIPE and SIGXFSZ become error codes of the calls that meet them.

@@ -52,7 +52,7 @@ core::Result<void> Master::open_pipes() {
 
 int Master::run() {
     core::set_process_title("nginx: master process " + command_text());
-    auto opened = open_signals(SignalUse::master);
+    auto opened = open_signals();
     if (opened) opened = open_pipes();
     if (!opened) {
         LOG(core::process_log(), emerg, 0, "%s", opened.error().what.c_str());

@@ -85,7 +85,7 @@ void Master::spawn(int id) {
 void Master::run_child(int id, int slot) {
     ::close(lifeline_[1]);
     ::close(ready_pipe_[0]);
-    auto opened = open_signals(SignalUse::worker);
+    auto opened = open_signals();
     if (!opened) refuse_to_start(opened.error());
     auto& conf = process_.configuration->main<MainConf>(main_module);
     auto set_up = become_worker(conf, id);

@@ -42,15 +42,11 @@ bool make_pipe() {
     return true;
 }
 
-void install(int number, SignalUse use) {
+void install(int number) {
     struct sigaction action = {};
     ::sigemptyset(&action.sa_mask);
-    if (number == SIGCHLD && use == SignalUse::worker) {
-        action.sa_handler = SIG_DFL;
-    } else {
-        action.sa_sigaction = on_signal;
-        action.sa_flags = SA_SIGINFO | SA_RESTART;
-    }
+    action.sa_sigaction = on_signal;
+    action.sa_flags = SA_SIGINFO | SA_RESTART;
     ::sigaction(number, &action, nullptr);
 }
 
@@ -70,12 +66,12 @@ bool take(int number, pid_t* from = nullptr) {
 
 }  // namespace
 
-core::Result<void> open_signals(SignalUse use) {
+core::Result<void> open_signals() {
     for (int number : handled) came[number] = 0;
     if (!make_pipe()) {
         return core::Error{core::format("pipe() failed (%d: %s)", errno, core::error_name(errno))};
     }
-    for (int number : handled) install(number, use);
+    for (int number : handled) install(number);
     core::ignore_write_signals();
     unblock_signals();
     return {};

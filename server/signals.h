@@ -14,11 +14,8 @@ struct Signals {
     pid_t hup_from = 0, quit_from = 0, term_from = 0;
 };
 
-enum class SignalUse { master, worker };
-
 // Installs the handlers and makes the pipe; again after a fork, with the signals blocked meanwhile.
-// A worker leaves SIGCHLD alone: its children are those of Lua code.
-core::Result<void> open_signals(SignalUse use);
+core::Result<void> open_signals();
 int signal_fd();               // readable when something has come
 Signals take_signals();        // what has come since the last call; empties the pipe
 

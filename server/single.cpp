@@ -39,7 +39,7 @@ Outcome serve(ServerProcess& process) {
 }  // namespace
 
 void run_single(ServerProcess& process) {
-    auto signals = open_signals(SignalUse::worker);
+    auto signals = open_signals();
     if (!signals) {
         LOG(core::process_log(), emerg, 0, "%s", signals.error().what.c_str());
         ::_exit(1);

@@ -3,6 +3,7 @@
 
 #include <unistd.h>
 
+#include "core/child.h"
 #include "core/log.h"
 #include "core/process.h"
 #include "server/config.h"
@@ -37,6 +38,7 @@ void WorkerControl::LifelineWatch::on_io(uint8_t) {
 
 void WorkerControl::on_signals() {
     Signals signals = take_signals();
+    if (signals.child) core::bury_children();
     if (signals.usr1) {
         LOG(core::process_log(), notice, 0, "reopening logs");
         reopen_all_logs(worker_.configuration, unsigned(-1));
