@@ -2,6 +2,7 @@
 #include "core/dns_channel.h"
 
 #include <ares.h>
+#include <poll.h>
 #include <sys/ioctl.h>
 
 #include <algorithm>
@@ -52,7 +53,8 @@ struct DnsChannel::Socket final : IoHandler {
     // Edge-triggered, and c-ares takes one piece of a TCP stream at a time: until nothing is left.
     void on_io(uint8_t ready) override {
         int write_fd = ready & ready_write ? fd : ARES_SOCKET_BAD;
-        int read_fd = ready & ready_read ? fd : ARES_SOCKET_BAD;
+        // That nobody listens comes as an error alone, and is found by reading.
+        int read_fd = ready & (ready_read | ready_hangup) ? fd : ARES_SOCKET_BAD;
         channel.process(read_fd, write_fd);
         for (int i = 0; i < read_rounds_max && watch.active() && bytes_waiting(); ++i) {
             channel.process(fd, ARES_SOCKET_BAD);
@@ -120,11 +122,23 @@ DnsChannel::~DnsChannel() {
 }
 
 void DnsChannel::query(const std::string& name, bool search, Receiver& receiver) {
+    take_errors();
     ++outstanding_;
     auto* query = new DnsCallbacks::Query{this, &receiver};
     auto send = search ? ares_search : ares_query;
     send(channel_, name.c_str(), class_in, receiver.type, DnsCallbacks::reply, query);
     arm();
+}
+
+// That nobody listens at a server is told once, to whoever uses its socket next: before a new query
+// does, the queries already under way there must hear of it.
+void DnsChannel::take_errors() {
+    std::vector<pollfd> sockets;
+    for (const auto& [fd, socket] : sockets_) sockets.push_back({fd, 0, 0});
+    if (sockets.empty() || ::poll(sockets.data(), sockets.size(), 0) <= 0) return;
+    for (const pollfd& socket : sockets) {
+        if (socket.revents & POLLERR) process(socket.fd, ARES_SOCKET_BAD);
+    }
 }
 
 void DnsChannel::watch(int fd, bool wanted) {

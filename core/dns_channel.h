@@ -38,6 +38,7 @@ class DnsChannel {
 
     DnsChannel();
     void watch(int fd, bool wanted);
+    void take_errors();
     void process(int read_fd, int write_fd);
     void arm();
 

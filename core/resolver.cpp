@@ -51,6 +51,35 @@ Answer with_addresses(const std::string& name, std::vector<Address> addresses) {
     return made;
 }
 
+// A name server as "address:port"; a host name stands for all its addresses.
+Result<void> add_server(std::vector<std::string>& to, const std::string& text) {
+    auto target = parse_host_port(text);
+    if (!target || target->is_unix || target->host.empty()) {
+        return Error{format("%s in resolver \"%s\"",
+                            target ? "no host" : target.error().what.c_str(), text.c_str())};
+    }
+    int port = target->port ? target->port : 53;
+    Address address;
+    if (Address::parse_ip(target->host, address)) {
+        address.set_port(port);
+        to.push_back(address.text());
+        return {};
+    }
+    addrinfo hints{}, *found = nullptr;
+    hints.ai_socktype = SOCK_DGRAM;
+    if (::getaddrinfo(target->host.c_str(), nullptr, &hints, &found) != 0 || !found) {
+        return Error{format("host not found in resolver \"%s\"", text.c_str())};
+    }
+    for (addrinfo* one = found; one; one = one->ai_next) {
+        std::memcpy(&address.any, one->ai_addr, one->ai_addrlen);
+        address.size = one->ai_addrlen;
+        address.set_port(port);
+        to.push_back(address.text());
+    }
+    ::freeaddrinfo(found);
+    return {};
+}
+
 std::string normalize(Slice name, bool keep_dot) {
     if (name.ends_with('.') && !keep_dot) name.remove_suffix(1);
     return to_lower(name);
@@ -302,7 +331,8 @@ Answer ResolverCore::settle(Lookup& lookup) {
         return old ? old : result;
     }
     int64_t valid = any ? std::min(lookup.ttl_ms, ttl_ms_max) : Resolver::negative_ms;
-    if (owner.options_.valid_ms >= 0) valid = owner.options_.valid_ms;
+    int64_t wanted = owner.options_.valid_ms;
+    if (wanted >= 0) valid = any ? wanted : std::min(wanted, valid);
     result->expires_ms = Clock::monotonic_ms() + valid;
     remember(lookup.key, {result, result->expires_ms});
     return result;
@@ -345,26 +375,11 @@ Resolver::Resolver(Options options) : options_(std::move(options)) {}
 Resolver::~Resolver() = default;
 
 Result<std::shared_ptr<Resolver>> Resolver::create(Options options) {
-    for (std::string& server : options.servers) {
-        auto target = parse_host_port(server);
-        if (!target || target->is_unix || target->host.empty()) {
-            return Error{format("%s in resolver \"%s\"",
-                                target ? "no host" : target.error().what.c_str(), server.c_str())};
-        }
-        Address address;
-        if (!Address::parse_ip(target->host, address)) {
-            addrinfo hints{}, *found = nullptr;
-            hints.ai_socktype = SOCK_DGRAM;
-            if (::getaddrinfo(target->host.c_str(), nullptr, &hints, &found) != 0 || !found) {
-                return Error{format("host not found in resolver \"%s\"", server.c_str())};
-            }
-            std::memcpy(&address.any, found->ai_addr, found->ai_addrlen);
-            address.size = found->ai_addrlen;
-            ::freeaddrinfo(found);
-        }
-        address.set_port(target->port ? target->port : 53);
-        server = address.text();
+    std::vector<std::string> servers;
+    for (const std::string& server : options.servers) {
+        if (auto added = add_server(servers, server); !added) return added.take_error();
     }
+    options.servers = std::move(servers);
     return std::shared_ptr<Resolver>(new Resolver(std::move(options)));
 }
 

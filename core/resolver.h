@@ -81,7 +81,7 @@ class Resolver : public std::enable_shared_from_this<Resolver> {
         // domains and ndots, read again when the file changes.
         std::vector<std::string> servers;
         bool ipv4 = true, ipv6 = true;
-        int64_t valid_ms = -1;             // cache answers this long instead of their TTL
+        int64_t valid_ms = -1;             // cache addresses this long instead of their TTL
         int64_t timeout_ms = 30000;        // of a query that names none (resolver_timeout)
         int64_t try_timeout_ms = 2000;     // of the first datagram; doubled with each round
         int tries = 4;
@@ -91,7 +91,7 @@ class Resolver : public std::enable_shared_from_this<Resolver> {
 
     static constexpr size_t cached_names_max = 10000;
     static constexpr size_t lookups_max = 10000;         // under way at once
-    static constexpr int64_t negative_ms = 10000;        // how long "not found" is believed
+    static constexpr int64_t negative_ms = 2000;         // how long "not found" is believed
     static constexpr int64_t stale_ms = 3600000;         // how long an old answer may stand in
 
     // Host names among the servers are looked up at once, blocking: only while loading. The error

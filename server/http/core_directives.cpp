@@ -270,6 +270,8 @@ Result<void> set_resolver(CoreConf& conf, const Line& line) {
         } else if (after(argument, "ipv4=", rest) || after(argument, "ipv6=", rest)) {
             if (rest != "on" && rest != "off") return invalid;
             (argument[3] == '4' ? options.ipv4 : options.ipv6) = rest == "on";
+        } else if (after(argument, "status_zone=", rest)) {
+            if (rest.empty()) return invalid;
         } else {
             options.servers.push_back(argument);
         }
