@@ -42,13 +42,20 @@ class Op {
     LuaThread& thread_;
 };
 
-// The running thread waits for an O. Only as `return await<O>(L, …)` of a lua_CFunction; O's
-// constructor takes (LuaThread&, arguments…) and must not raise.
+// The running thread is going to wait for an O: the caller yields at once. O's constructor takes
+// (LuaThread&, arguments…) and must not raise.
 template <class O, class... Args>
-int await(lua_State* L, Args&&... args) {
+void await_made(lua_State* L, Args&&... args) {
     LuaThread& thread = waiting_thread(L);
     thread.state = LuaThread::waiting;     // before the constructor, which may complete()
     thread.pending = new (thread.op_room(sizeof(O))) O(thread, std::forward<Args>(args)...);
+}
+
+// The same with the yield. Only as `return await<O>(L, …)` of a lua_CFunction. What is on the
+// stack is not kept alive meanwhile.
+template <class O, class... Args>
+int await(lua_State* L, Args&&... args) {
+    await_made<O>(L, std::forward<Args>(args)...);
     return yield_for_op(L);
 }
 

@@ -1,7 +1,5 @@
 // tcpsock:setoption(), getoption() and getfd(): FFI on the socket's descriptor. The method tables
 // that lualib/resty/core/socket.lua adds them to stand in the registry under upstream's names.
-#include "lua/api/socket_options.h"
-
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <sys/socket.h>
@@ -11,6 +9,7 @@
 
 #include "core/log.h"
 #include "lua/api/ffi.h"
+#include "lua/api/socket_tcp.h"
 
 using ngx_http_lua_socket_tcp_upstream_t = ngx_http_lua_socket_tcp_upstream_s;
 
@@ -35,7 +34,7 @@ constexpr int option_count = int(sizeof options / sizeof options[0]);
 // The option and an open socket; null after the error was told.
 const Option* find(const ngx_http_lua_socket_tcp_upstream_t* u, int option, unsigned char* err,
                    size_t* errlen) {
-    if (!u || u->fd < 0) {
+    if (!u || u->fd() < 0) {
         ffi_fail("closed", err, errlen);
         return nullptr;
     }
@@ -52,13 +51,8 @@ int outcome(int status, unsigned char* err, size_t* errlen) {
 }
 
 void install(lua_State* L) {
-    for (const char* name : {"__tcp_cosocket_mt", "__tcp_req_cosocket_mt",
-                             "__tcp_raw_req_cosocket_mt"}) {
-        lua_getfield(L, LUA_REGISTRYINDEX, name);
-        if (lua_isnil(L, -1)) {
-            lua_newtable(L);
-            lua_setfield(L, LUA_REGISTRYINDEX, name);
-        }
+    for (const char* name : {tcp_methods, body_methods, raw_methods}) {
+        push_socket_methods(L, name);
         lua_pop(L, 1);
     }
 }
@@ -74,14 +68,14 @@ LUA_FFI int ngx_http_lua_ffi_socket_tcp_getoption(ngx_http_lua_socket_tcp_upstre
     const lua::Option* option = lua::find(u, opt, err, errlen);
     if (!option) return lua::ffi_error;
     socklen_t size = sizeof *val;
-    return lua::outcome(getsockopt(u->fd, option->level, option->name, val, &size), err, errlen);
+    return lua::outcome(getsockopt(u->fd(), option->level, option->name, val, &size), err, errlen);
 }
 
 LUA_FFI int ngx_http_lua_ffi_socket_tcp_setoption(ngx_http_lua_socket_tcp_upstream_t* u, int opt,
                                                   int val, unsigned char* err, size_t* errlen) {
     const lua::Option* option = lua::find(u, opt, err, errlen);
     if (!option) return lua::ffi_error;
-    int status = setsockopt(u->fd, option->level, option->name, &val, sizeof val);
+    int status = setsockopt(u->fd(), option->level, option->name, &val, sizeof val);
     return lua::outcome(status, err, errlen);
 }
 
@@ -89,7 +83,7 @@ LUA_FFI int ngx_http_lua_ffi_socket_tcp_getfd(ngx_http_request_t*,
                                               ngx_http_lua_socket_tcp_upstream_t* u,
                                               char** errmsg) {
     *errmsg = nullptr;
-    if (u && u->fd >= 0) return u->fd;
+    if (u && u->fd() >= 0) return u->fd();
     *errmsg = const_cast<char*>("closed");
     return -1;
 }

@@ -1,0 +1,96 @@
+// Pools of connections; see socket_pool.h.
+#include "lua/api/socket_pool.h"
+
+#include <functional>
+#include <unordered_map>
+
+#include "lua/api/socket_connection.h"
+
+namespace lua {
+namespace {
+
+struct KeyHash {
+    using is_transparent = void;
+    size_t operator()(core::Slice key) const { return std::hash<core::Slice>()(key); }
+};
+using Pools = std::unordered_map<std::string, SocketPool*, KeyHash, std::equal_to<>>;
+
+Pools& pools() {
+    static Pools* const all = new Pools;
+    return *all;
+}
+
+}  // namespace
+
+PoolSlot::PoolSlot(SocketPool& pool) : pool_(&pool) { ++pool.connections_; }
+
+void PoolSlot::release() {
+    SocketPool* pool = std::exchange(pool_, nullptr);
+    if (!pool) return;
+    if (--pool->connections_ > 0) return pool->wake_one();
+    pools().erase(pool->key_);
+    delete pool;
+}
+
+SocketPool* SocketPool::find(core::Slice key) {
+    auto found = pools().find(key);
+    return found == pools().end() ? nullptr : found->second;
+}
+
+SocketPool& SocketPool::make(core::Slice key, int64_t size, int64_t backlog) {
+    SocketPool*& place = pools()[std::string(key)];
+    if (!place) place = new SocketPool(key, size, backlog);
+    return *place;
+}
+
+void SocketPool::visit_all(void (*visit)(const SocketPool&, void*), void* argument) {
+    for (auto& entry : pools()) visit(*entry.second, argument);
+}
+
+SocketConnection* SocketPool::take() {
+    SocketConnection* newest = idle_.pop_front();
+    if (!newest) return nullptr;
+    --idle_count_;
+    ++counts.taken;
+    return newest;
+}
+
+void SocketPool::put(SocketConnection& connection, int64_t timeout_ms) {
+    if (!connection.counted()) connection.count_in(*this);
+    if (idle_count_ >= size_) {
+        ++counts.evicted;
+        forget_idle(idle_.back());
+    }
+    ++idle_count_;
+    idle_.push_front(connection);
+    connection.begin_idle(*this, timeout_ms);
+    wake_one();
+}
+
+// May be the end of the pool.
+void SocketPool::forget_idle(SocketConnection& connection) {
+    connection.unlink();
+    --idle_count_;
+    SocketConnection::close(&connection);
+}
+
+void SocketPool::wait(PoolWaiter& waiter) {
+    ++waiting_count_;
+    ++counts.queued;
+    waiters_.push_back(waiter);
+}
+
+void SocketPool::stop_waiting(PoolWaiter& waiter) {
+    if (!waiter.linked()) return;
+    waiter.unlink();
+    --waiting_count_;
+}
+
+void SocketPool::wake_one() {
+    PoolWaiter* first = waiters_.pop_front();
+    if (!first) return;
+    --waiting_count_;
+    first->turn_came();
+}
+
+}  // namespace lua
