@@ -21,7 +21,9 @@ class Regex {
     // The error text has nginx's form: `pcre2_compile() failed: … in "…" at "…"` (the last part,
     // the rest of the pattern from the error on, is left out when empty).
     static Result<std::shared_ptr<const Regex>> compile(Slice pattern, uint32_t options,
-                                                        bool jit = true);
+                                                        bool jit = jit_by_default);
+    // For patterns of the configuration (pcre_jit).
+    static inline bool jit_by_default = true;
     ~Regex();
 
     static constexpr int no_match = -1;

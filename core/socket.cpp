@@ -198,9 +198,9 @@ void Stream::shutdown_write() {
 
 void Stream::set_tls(TlsSessionPtr session) { tls_ = std::move(session); }
 
-void set_nodelay(int fd) {
-    int on = 1;
-    ::setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
+void set_nodelay(int fd, bool on) {
+    int value = on;
+    ::setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &value, sizeof value);
 }
 
 int socket_error(int fd) {

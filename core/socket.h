@@ -164,7 +164,7 @@ class Stream {
     TlsSessionPtr tls_;
 };
 
-void set_nodelay(int fd);
+void set_nodelay(int fd, bool on = true);
 Address local_address(int fd);
 Address peer_address(int fd);
 

@@ -11,6 +11,7 @@
 #include "core/log.h"
 #include "core/text.h"
 #include "server/config.h"
+#include "server/http/core_conf.h"
 
 namespace server {
 
@@ -30,6 +31,12 @@ int type_of(int fd) {
 void allow_sharing(int fd) {
     int on = 1;
     ::setsockopt(fd, SOL_SOCKET, SO_REUSEPORT, &on, sizeof on);
+}
+
+// tcp_nodelay: connections take it over from the socket they come in by.
+void set_delays(const ListenAddress& listen) {
+    if (listen.address.family() == AF_UNIX || listen.options.type != SOCK_STREAM) return;
+    for (int fd : listen.fds) core::set_nodelay(fd, listen.default_server->root.core->tcp_nodelay);
 }
 
 }  // namespace
@@ -105,7 +112,10 @@ core::Result<void> ListenSockets::open(Configuration& configuration, int workers
             failed = true;
             hopeless |= !in_use;
         }
-        if (!failed) return {};
+        if (!failed) {
+            for (auto& listen : configuration.listens) set_delays(*listen);
+            return {};
+        }
         if (hopeless || attempt == tries) break;
         LOG(core::process_log(), notice, 0, "try again to bind() after 500ms");
         ::usleep(pause_us);

@@ -35,7 +35,8 @@ struct MainConf {
     int64_t rlimit_nofile = -1;
     int64_t rlimit_core = -1;
     Setting<int64_t> worker_priority{0};
-    Setting<conf::Milliseconds> worker_shutdown_timeout{conf::Milliseconds{0}};  // 0: none
+    Setting<conf::Milliseconds> worker_shutdown_timeout{
+        conf::Milliseconds{60000}};                    // 0: none
     Setting<std::string> working_directory{""};
     std::string user;                                  // empty: not changed
     std::string group;

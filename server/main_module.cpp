@@ -9,6 +9,7 @@
 
 #include "conf/binder.h"
 #include "core/process.h"
+#include "core/regex.h"
 #include "core/text.h"
 #include "server/config.h"
 #include "server/error_log.h"
@@ -148,6 +149,15 @@ Result<void> error_log(MainConf&, const Line& line) {
     return add_error_log(line, Configuration::current().error_log);
 }
 
+Result<void> pcre_jit(MainConf& conf, const Line& line) {
+    if (conf.pcre_jit.is_set) return conf::detail::duplicate();
+    auto parsed = conf::parse_setting(conf.pcre_jit.value, line);
+    if (!parsed) return parsed;
+    conf.pcre_jit.is_set = true;
+    core::Regex::jit_by_default = conf.pcre_jit;
+    return {};
+}
+
 Result<void> debug_points(MainConf& conf, const Line& line) {
     if (conf.debug_points != DebugPoints::none) return conf::detail::duplicate();
     if (line.arg(0) == "stop") conf.debug_points = DebugPoints::stop;
@@ -281,7 +291,7 @@ constexpr conf::Directive directives[] = {
     {"error_log", in_main, conf::takes_at_least(1), call<error_log>},
     {"debug_points", in_main, takes(1), call<debug_points>},
     {"thread_pool", in_main, takes(2, 3), call<thread_pool>},
-    {"pcre_jit", in_main, takes_flag(), field<&MainConf::pcre_jit>},
+    {"pcre_jit", in_main, takes_flag(), call<pcre_jit>},
     {"load_module", in_main, takes(1), call<load_module>},
     {"ssl_engine", in_main, takes(1), call<ssl_engine>},
     {"ssl_object_cache_inheritable", in_main, takes_flag(), call<accepted_flag>},
@@ -360,6 +370,7 @@ constinit const Module main_module{
     .name = "main",
     .conf = conf_with_merge<MainConf, merge>,
     .directives = directives,
+    .begin = [](Configuration&) { core::Regex::jit_by_default = true; },
     .prepare = check_limits,
 };
 REGISTER_MODULE(main_module);

@@ -72,6 +72,7 @@ enum class FilterSlot : uint8_t {
     gzip,
     range_header,
     trailers,       // add_trailer: the fields behind the body
+    file_read,      // directio, aio, sendfile off: files are read here rather than by the kernel
     count,
 };
 

@@ -3,6 +3,8 @@
 #include "server/worker.h"
 
 #include <unistd.h>
+
+#include <csignal>
 #include <cstdlib>
 
 #include "core/log.h"
@@ -91,6 +93,22 @@ void Worker::run() {
     if (exit_ == Exit::running || connection_count || holds_) core::Reactor::current().run();
     for (const Module* module : modules()) {
         if (module->exit_worker) module->exit_worker(*this);
+    }
+    if (exit_ == Exit::graceful && !connections.empty()) report_leftovers();
+}
+
+// Whoever is still here after a graceful exit was forgotten by something: that is worth a look at
+// the process, if debug_points says so.
+void Worker::report_leftovers() {
+    connections.each([](Connection& connection) {
+        LOG(core::process_log(), alert, 0, "*%llu open socket #%d left in connection",
+            static_cast<unsigned long long>(connection.serial), connection.stream.fd());
+    });
+    LOG(core::process_log(), alert, 0, "aborting");
+    switch (configuration.main<MainConf>(main_module).debug_points) {
+    case DebugPoints::none: break;
+    case DebugPoints::stop: ::raise(SIGSTOP); break;
+    case DebugPoints::abort: std::abort();
     }
 }
 

@@ -97,6 +97,7 @@ class Worker {
 
   private:
     void check_exit();
+    void report_leftovers();
     core::Result<void> open_listeners();
     void stop_listening();
     void end_connections();

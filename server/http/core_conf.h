@@ -102,8 +102,9 @@ struct CoreConf {
     Setting<ComplexValue> limit_rate;         // bytes a second, as text ("8k")
     Setting<ComplexValue> limit_rate_after;
     Setting<Ms> send_timeout{Ms{60000}};
-    Setting<conf::Bytes> send_lowat{conf::Bytes{0}};
-    Setting<conf::Bytes> postpone_output{conf::Bytes{1460}};
+    Setting<conf::Bytes> send_lowat{conf::Bytes{0}};       // not on the platforms we run on
+    // Output waits for the end of the loop turn in any case.
+    Setting<conf::Bytes> postpone_output{conf::Bytes{0}};
     Setting<conf::BufferSizes> output_buffers{conf::BufferSizes{2, 32768}};
     Setting<bool> chunked_transfer_encoding{true};
     Setting<bool> reset_timedout_connection{true};

@@ -134,6 +134,27 @@ Result<void> set_directio(CoreConf& conf, const Line& line) {
     return {};
 }
 
+Result<void> set_directio_alignment(CoreConf& conf, const Line& line) {
+    constexpr int64_t most = 1 << 20;
+    if (conf.directio_alignment.is_set) return Error{"is duplicate"};
+    auto parsed = parse_setting(conf.directio_alignment.value, line);
+    if (!parsed) return parsed;
+    int64_t bytes = conf.directio_alignment->count;
+    if (bytes < 1 || bytes > most) return conf::directive_error(line, "invalid value");
+    conf.directio_alignment.is_set = true;
+    return {};
+}
+
+// Only some kernels let a socket say from how much room on it is writable; Linux does not.
+Result<void> set_send_lowat(CoreConf& conf, const Line& line) {
+    if (conf.send_lowat.is_set) return Error{"is duplicate"};
+    auto parsed = parse_setting(conf.send_lowat.value, line);
+    if (!parsed) return parsed;
+    conf.send_lowat.is_set = true;
+    line.binder.warn(line.node.place, "\"send_lowat\" is not supported, ignored");
+    return {};
+}
+
 Result<void> set_pool_size(CoreConf& conf, const Line& line) {
     auto& setting = line.name() == "request_pool_size" ? conf.request_pool_size
                                                        : conf.connection_pool_size;

@@ -19,12 +19,14 @@ conf::Result<void> set_internal(CoreConf& conf, const conf::Line& line);
 conf::Result<void> set_rate(CoreConf& conf, const conf::Line& line);         // limit_rate, _after
 conf::Result<void> set_aio(CoreConf& conf, const conf::Line& line);
 conf::Result<void> set_directio(CoreConf& conf, const conf::Line& line);
+conf::Result<void> set_directio_alignment(CoreConf& conf, const conf::Line& line);
 conf::Result<void> set_pool_size(CoreConf& conf, const conf::Line& line);
 conf::Result<void> set_keepalive_timeout(CoreConf& conf, const conf::Line& line);
 conf::Result<void> set_error_page(CoreConf& conf, const conf::Line& line);
 conf::Result<void> set_early_hints(CoreConf& conf, const conf::Line& line);
 conf::Result<void> set_open_file_cache(CoreConf& conf, const conf::Line& line);
 conf::Result<void> set_disable_symlinks(CoreConf& conf, const conf::Line& line);
+conf::Result<void> set_send_lowat(CoreConf& conf, const conf::Line& line);
 conf::Result<void> set_resolver(CoreConf& conf, const conf::Line& line);
 conf::Result<void> set_error_log(CoreConf& conf, const conf::Line& line);
 

@@ -8,7 +8,10 @@
 #include "server/http/core_conf.h"
 #include "server/http/core_directives.h"
 #include "server/http/core_variables.h"
+#include "server/http/endings.h"
+#include "server/http/file_reader.h"
 #include "server/http/request.h"
+#include "server/main_conf.h"
 
 namespace server {
 
@@ -113,11 +116,11 @@ constexpr Directive directives[] = {
     {"aio_write", in_any_http, takes_flag(), field<&CoreConf::aio_write>},
     {"read_ahead", in_any_http, takes(1), field<&CoreConf::read_ahead>},
     {"directio", in_any_http, takes(1), call<set_directio>},
-    {"directio_alignment", in_any_http, takes(1), field<&CoreConf::directio_alignment>},
+    {"directio_alignment", in_any_http, takes(1), call<set_directio_alignment>},
     {"limit_rate", with_if, takes(1), call<set_rate>},
     {"limit_rate_after", with_if, takes(1), call<set_rate>},
     {"send_timeout", in_any_http, takes(1), field<&CoreConf::send_timeout>},
-    {"send_lowat", in_any_http, takes(1), field<&CoreConf::send_lowat>},
+    {"send_lowat", in_any_http, takes(1), call<set_send_lowat>},
     {"postpone_output", in_any_http, takes(1), field<&CoreConf::postpone_output>},
     {"output_buffers", in_any_http, takes(2), field<&CoreConf::output_buffers>},
     {"chunked_transfer_encoding", in_any_http, takes_flag(),
@@ -220,6 +223,8 @@ conf::Result<void> merge(CoreConf& conf, const CoreConf* outer, conf::Binder& bi
             conf.aio_pool = outer->aio_pool;
         }
         conf.directio.inherit(outer->directio);
+        conf.directio_alignment.inherit(outer->directio_alignment);
+        conf.send_lowat.inherit(outer->send_lowat);
         if (!conf.keepalive_timeout.is_set) {
             conf.keepalive_timeout = outer->keepalive_timeout;
             conf.keepalive_header_s = outer->keepalive_header_s;
@@ -239,7 +244,24 @@ bool has_try_files(const void* conf) {
 
 constexpr PhaseHandler handlers[] = {
     {Phase::precontent, rank::early, try_files, has_try_files},
+    {Phase::log, rank::first, run_post_action, has_post_action},
 };
+
+constexpr Filter filters[] = {
+    {FilterSlot::file_read, want_file_reading, read_files, reads_files},
+};
+
+// Pools may be defined behind http{}.
+conf::Result<void> check_thread_pools(Configuration& configuration) {
+    const auto& known = configuration.main<MainConf>(main_module).thread_pools;
+    for (const Location* location : configuration.locations) {
+        const std::string& name = location->core->aio_pool;
+        bool found = name.empty();
+        for (const ThreadPoolConf& pool : known) found = found || pool.name == name;
+        if (!found) return core::Error{"unknown thread pool \"" + name + "\""};
+    }
+    return {};
+}
 
 }  // namespace
 
@@ -249,6 +271,9 @@ const Module http_core{
     .directives = directives,
     .variables = core_variables,
     .handlers = handlers,
+    .filters = filters,
+    .prepare = check_thread_pools,
+    .has_request_state = true,
 };
 REGISTER_MODULE(http_core);
 

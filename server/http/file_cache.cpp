@@ -102,9 +102,13 @@ int open_walking(core::Slice path, const FileOpening& how, FileInfo& info) {
     return at;
 }
 
-// A descriptor whose pages leave the cache with it: what `directio` is for.
+// directio: the page cache is left alone, or where the file system cannot do that, its pages leave
+// the cache with the descriptor.
 core::OpenFile* adopt_uncached(int fd) {
     core::OpenFile* file = core::OpenFile::adopt(fd);
+#ifdef O_DIRECT
+    if (::fcntl(fd, F_SETFL, ::fcntl(fd, F_GETFL) | O_DIRECT) == 0) return file;
+#endif
 #ifdef POSIX_FADV_DONTNEED
     file->release = [](core::Owner* owner) {
         auto* it = static_cast<core::OpenFile*>(owner);
@@ -201,6 +205,9 @@ OpenedFile FileCache::open_and_stat(core::Slice path, FileUse use, const FileOpe
     }
     fill(found, was);
     if (found.is_file && use == FileUse::contents) {
+#ifdef POSIX_FADV_SEQUENTIAL
+        if (found.size > how.sequential_from) ::posix_fadvise(fd, 0, 0, POSIX_FADV_SEQUENTIAL);
+#endif
         found.file_ = found.size >= how.direct_from ? adopt_uncached(fd)
                                                     : core::OpenFile::adopt(fd);
     } else {

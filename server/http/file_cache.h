@@ -36,7 +36,8 @@ struct FileOpening {
     enum Symlinks : uint8_t { any, none, same_owner };
     Symlinks symlinks = any;
     size_t trusted = 0;            // bytes of the path that are not checked for links
-    int64_t direct_from = INT64_MAX;   // larger files leave the page cache alone
+    int64_t direct_from = INT64_MAX;   // files of this size on leave the page cache alone
+    int64_t sequential_from = INT64_MAX;   // larger ones are read ahead (read_ahead)
 };
 
 class FileCache {

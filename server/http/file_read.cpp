@@ -2,6 +2,7 @@
 // sendfile() would.
 #include "server/http/file_read.h"
 
+#include <fcntl.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -22,6 +23,21 @@ char* piece_room() {
 
 }  // namespace
 
+ssize_t read_file_at(int fd, char* to, size_t room, int64_t from) {
+    for (;;) {
+        ssize_t got = ::pread(fd, to, room, from);
+        if (got >= 0) return got;
+        if (errno == EINTR) continue;
+#ifdef O_DIRECT
+        int flags = ::fcntl(fd, F_GETFL);
+        if (errno == EINVAL && flags >= 0 && flags & O_DIRECT) {
+            if (::fcntl(fd, F_SETFL, flags & ~O_DIRECT) == 0) continue;
+        }
+#endif
+        return -1;
+    }
+}
+
 PieceReader::PieceReader(const Request& request, const core::Buffer& buffer)
     : request_(request), buffer_(buffer), at_(buffer.file_begin) {}
 
@@ -34,12 +50,11 @@ core::Slice PieceReader::next() {
     }
     while (at_ < buffer_.file_end) {
         size_t wanted = size_t(std::min<int64_t>(buffer_.file_end - at_, piece_bytes));
-        ssize_t count = ::pread(buffer_.fd(), piece_room(), wanted, at_);
+        ssize_t count = read_file_at(buffer_.fd(), piece_room(), wanted, at_);
         if (count > 0) {
             at_ += count;
             return {piece_room(), size_t(count)};
         }
-        if (count < 0 && errno == EINTR) continue;
         failed_ = true;
         if (count < 0) {
             LOG(request_.log, crit, errno, "pread() failed");

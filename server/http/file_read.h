@@ -2,12 +2,18 @@
 // change the bytes.
 #pragma once
 
+#include <sys/types.h>
+
 #include "core/buffer.h"
 #include "core/slice.h"
 
 namespace server {
 
 class Request;
+
+// pread() that copes with interruptions, and with descriptors opened for directio: their reads must
+// be aligned, so one that is not ends direct reading of that descriptor.
+ssize_t read_file_at(int fd, char* to, size_t room, int64_t from);
 
 // Hands out a buffer's bytes piece by piece. A file's pieces live in memory of the reader's thread
 // until the next call of any reader.

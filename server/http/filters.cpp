@@ -1,13 +1,12 @@
 // A response's way out: header filters, body filters in slot order, then the exchange. A filter
 // that waits holds back what comes behind it; the producer sees that only as back-pressure.
-#include <unistd.h>
-
 #include <algorithm>
 #include <bit>
 #include <cerrno>
 
 #include "server/http/core_conf.h"
 #include "server/http/exchange.h"
+#include "server/http/file_read.h"
 #include "server/http/request.h"
 #include "server/http/subrequest.h"
 
@@ -41,7 +40,7 @@ bool take_piece(core::Chain& from, core::Chain& to) {
     int64_t left = std::min(first->size(), file_piece_bytes);
     while (left > 0) {
         size_t room = size_t(std::min<int64_t>(left, core::Chunk::capacity));
-        ssize_t got = ::pread(first->fd(), to.reserve(room), room, first->file_begin);
+        ssize_t got = read_file_at(first->fd(), to.reserve(room), room, first->file_begin);
         if (got <= 0) return false;
         to.commit(size_t(got));
         first->file_begin += got;
@@ -170,6 +169,12 @@ Verdict Request::deliver(core::Chain& body) {
     return Verdict::pass();
 }
 
+void Request::send_on(core::Chain&& body) {
+    if (output == Output::broken) return body.clear();
+    deliver(body);
+    if (finishing_) finish();
+}
+
 void Request::resume_body_filter(FilterSlot slot, core::Chain&& body, Verdict verdict) {
     filtering_ = Filtering::running;
     if (verdict.is(Verdict::rejected)) return cut("body filter failed");
@@ -220,6 +225,8 @@ void Request::on_drained(Drain& drain) {
     drains_.push_back(drain);
     if (filtering_ == Filtering::running && exchange->pending_bytes() == 0) {
         core::Reactor::current().at_end(core::Reactor::work, drain_call_);
+    } else if (core().postpone_output->count > 0) {
+        exchange->flush(*this);
     }
 }
 

@@ -10,6 +10,7 @@
 #include "core/regex.h"
 #include "core/text.h"
 #include "server/http/request.h"
+#include "server/http/user_agent.h"
 
 namespace server {
 
@@ -88,19 +89,10 @@ conf::Result<void> merge(Conf& conf, const Conf* outer, conf::Binder&) {
     return {};
 }
 
-// Versions 4 to 6, but not the ones of Windows XP's second service pack.
-bool is_msie6(core::Slice agent) {
-    size_t at = agent.find("MSIE ");
-    if (at == core::Slice::npos || at + 6 >= agent.size()) return false;
-    char version = agent[at + 5];
-    if (agent[at + 6] != '.' || version < '4' || version > '6') return false;
-    return version != '6' || agent.find("SV1") == core::Slice::npos;
-}
-
 bool is_disabled(const Request& request, const Conf& conf) {
     const Header* agent = request.headers.find(HeaderId::user_agent);
     if (!agent) return false;
-    if (conf.disable_msie6 && is_msie6(agent->value)) return true;
+    if (conf.disable_msie6 && browser_of(agent->value).msie6) return true;
     for (auto& regex : conf.disable) {
         uint32_t offsets[2];
         if (regex->match(agent->value, 0, offsets, 1) >= 0) return true;

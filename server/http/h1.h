@@ -92,6 +92,7 @@ class H1 final : public Connection, public Exchange {
     void flush_output();
     void output_gone();
     int64_t rate_allows();
+    int64_t chunk_max() const;
     static void on_write_timeout(void* self);
     void put_small_body(Request&, const core::Chain& body, int64_t bytes, bool last);
     void put_body(Request&, core::Chain&& body, int64_t bytes, bool last);

@@ -10,6 +10,7 @@
 #include "server/http/h1.h"
 #include "server/http/request.h"
 #include "server/http/special_response.h"
+#include "server/http/user_agent.h"
 #include "server/worker.h"
 
 namespace server {
@@ -195,6 +196,9 @@ void H1::send_head(Request& request) {
     const CoreConf& conf = request.core();
     if (conf.keepalive_timeout->count == 0 || worker.leaving()) request.keep_alive = false;
     if (request.body.expects_continue) request.keep_alive = false;
+    if (conf.keepalive_disable.is_set || request.method == Method::post) [[unlikely]] {
+        if (request.keep_alive && keepalive_disabled(request)) request.keep_alive = false;
+    }
 
     size_t room = head_size(request);
     char* to = room <= core::Chunk::capacity ? output_.reserve(room) : request.arena.bytes(room);
@@ -208,7 +212,7 @@ void H1::send_head(Request& request) {
     }
     request.bytes_sent += int64_t(out.size());
     pending_ += int64_t(out.size());
-    schedule_flush();
+    if (pending_ >= conf.postpone_output->count) schedule_flush();
 }
 
 void H1::send_interim(Request& request, int status) {
@@ -240,7 +244,9 @@ void H1::send_body(Request& request, core::Chain&& body) {
     request.bytes_sent += pending_ - before;
     request.body_bytes_sent += pending_ - before;
     if (pending_ > flush_early_bytes && !write_blocked_) return flush_output();
-    if (pending_ > 0) schedule_flush();
+    if (pending_ > 0 && (last || pending_ >= request.core().postpone_output->count)) {
+        schedule_flush();
+    }
     if (flush_now && pending_ > 0 && !write_blocked_) flush_output();
 }
 
@@ -361,6 +367,13 @@ int64_t H1::rate_allows() {
     return allowed;
 }
 
+// sendfile_max_chunk: what one connection may send before others have their turn.
+int64_t H1::chunk_max() const {
+    const CoreConf& conf = request_ ? request_->core() : *listen.default_server->root.core;
+    int64_t most = conf.sendfile_max_chunk->count;
+    return most > 0 ? most : INT64_MAX;
+}
+
 void H1::flush_output() {
     if (state_ == State::closed || pending_ == 0) return;
     int64_t allowed = rate_allows();
@@ -369,6 +382,7 @@ void H1::flush_output() {
         write_timer_.set(-allowed * 1000 / request_->limit_rate + 1);
         return;
     }
+    if (pending_ > flush_early_bytes) allowed = std::min(allowed, chunk_max());
     core::IoResult result = stream.write(output_, allowed);
     pending_ -= result.bytes;
     if (result.status == core::Io::closed || result.status == core::Io::failed) {

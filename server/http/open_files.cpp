@@ -2,6 +2,7 @@
 // that serve or test files.
 #include "server/http/open_files.h"
 
+#include <algorithm>
 #include <cerrno>
 #include <memory>
 #include <vector>
@@ -20,6 +21,9 @@ std::vector<std::unique_ptr<FileCache>>& caches() {
     static std::vector<std::unique_ptr<FileCache>> all;
     return all;
 }
+
+// Smaller files are read ahead by the kernel's own rules.
+constexpr int64_t read_ahead_least = 128 * 1024;
 
 FileCache& cache_for(const FileCacheLimits& limits) {
     for (auto& cache : caches()) {
@@ -54,8 +58,14 @@ OpenedFile open_file(Request& request, core::Slice path, FileUse use) {
     const CoreConf& core = request.core();
     FileOpening how;
     how.direct_from = core.directio.value.count;
+    if (core.read_ahead->count > 0) {
+        how.sequential_from = std::max(core.read_ahead->count, read_ahead_least);
+    }
     if (core.disable_symlinks.value != DisableSymlinks::off) set_symlinks(request, path, how);
-    if (how.symlinks != FileOpening::any) return FileCache::open(path, use, how);
+    // A descriptor opened for directio is of no use to others.
+    if (how.symlinks != FileOpening::any || how.direct_from != INT64_MAX) {
+        return FileCache::open(path, use, how);
+    }
     FileCacheLimits limits;
     FileCacheRules rules;
     if (core.open_file_cache_max > 0) {

@@ -6,6 +6,7 @@
 #include <cstring>
 
 #include "server/http/core_conf.h"
+#include "server/http/endings.h"
 #include "server/http/request.h"
 #include "server/http/router.h"
 
@@ -197,6 +198,10 @@ Verdict Request::step(Verdict verdict) {
             if (verdict.is(Verdict::declined)) {
                 ++cursor;
                 break;
+            }
+            if (verdict.status == 401 && core().auth_delay->count > 0 &&
+                (phase == Phase::access || phase == Phase::post_access)) {
+                return delay_unauthorized(*this);
             }
             return reject(verdict.status);
         }

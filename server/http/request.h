@@ -173,6 +173,8 @@ class Request : public core::ListNode {
     void want_body(FilterSlot slot) { body_filters |= 1u << int(slot); }
     void resume_header_filter(FilterSlot slot, Verdict verdict);
     void resume_body_filter(FilterSlot slot, core::Chain&& body, Verdict verdict);
+    // For the last filter, which may hand on what it held back whenever it likes.
+    void send_on(core::Chain&& body);
     // Calls `run` once, from the loop, when the client has taken what was sent so far (or is gone).
     struct Drain : core::ListNode {
         void (*run)(Request&, void* argument) = nullptr;

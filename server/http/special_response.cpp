@@ -3,7 +3,9 @@
 
 #include "core/text.h"
 #include "server/http/core_conf.h"
+#include "server/http/escape.h"
 #include "server/http/request.h"
+#include "server/http/user_agent.h"
 
 namespace server {
 
@@ -93,6 +95,17 @@ const StatusText* find_status(int status) {
     return nullptr;
 }
 
+// Internet Explorer and Chrome show pages of their own in place of short ones.
+bool wants_padding(const Request& request, int status) {
+    if (status < 400 || request.head.version < 10 || !request.core().msie_padding) return false;
+    Browser browser = browser_of(request);
+    return browser.msie || browser.chrome;
+}
+
+constexpr core::Slice padding =
+    "<!-- a padding to disable MSIE and Chrome friendly error page -->\r\n";
+constexpr int paddings = 6;
+
 core::Slice page_text(Request& request, int& status) {
     core::Slice title, heading, explanation;
     for (const auto& known : mapped) {
@@ -121,6 +134,18 @@ core::Slice page_text(Request& request, int& status) {
     page.append("<hr><center>");
     page.append(server_token(request));
     page.append("</center>\r\n</body>\r\n</html>\r\n");
+    if (wants_padding(request, status)) {
+        for (int i = 0; i < paddings; ++i) page.append(padding);
+    }
+    return page.take();
+}
+
+// msie_refresh: a page that sends the browser on takes the place of a redirect.
+core::Slice refresh_page(Request& request) {
+    core::Appender page(request.arena, 256);
+    page.append("<html><head><meta http-equiv=\"Refresh\" content=\"0; URL=");
+    page.append(escape(request.arena, request.response.location, Escape::refresh));
+    page.append("\"></head><body></body></html>\r\n");
     return page.take();
 }
 
@@ -150,7 +175,15 @@ Verdict special_response(Request& request, int status) {
     response.headers.remove(HeaderId::content_encoding);
     response.status_line = {};
     int shown = status;
-    core::Slice page = page_text(request, shown);
+    core::Slice page;
+    if ((status == 301 || status == 302) && request.core().msie_refresh &&
+        browser_of(request).msie) {
+        page = refresh_page(request);
+        response.location = {};
+        shown = 200;
+    } else {
+        page = page_text(request, shown);
+    }
     if (request.error_status == uint16_t(status)) request.error_status = uint16_t(shown);
     response.status = uint16_t(shown);
     response.content_type = page.empty() ? core::Slice{} : core::Slice("text/html");

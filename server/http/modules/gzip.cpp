@@ -92,6 +92,8 @@ struct State {
     core::Chunk* chunk = nullptr;      // what is compressed but not yet sent on
     uint64_t bytes_in = 0, bytes_out = 0;
     bool finished = false;
+    bool begun = false;                // what postpone_gzipping holds back is enough
+    core::Chain held;
 
     ~State() {
         if (compressor) give_back(compressor);
@@ -174,9 +176,24 @@ bool compress(Request& request, State& state, core::Slice text, int mode, core::
     }
 }
 
+// postpone_gzipping: nothing is compressed before so much is there. False: not yet.
+bool begin(State& state, int64_t postpone, core::Chain& chain) {
+    bool enough = state.held.bytes() + chain.bytes() >= postpone;
+    for (const core::Buffer* at = chain.head(); at && !enough; at = at->next) {
+        enough = at->flags & (core::Buffer::last | core::Buffer::flush);
+    }
+    state.held.append(std::move(chain));
+    if (!enough) return false;
+    state.begun = true;
+    chain = std::move(state.held);
+    return true;
+}
+
 Verdict filter_body(Request& request, core::Chain& chain) {
     auto* state = request.state<State>(module());
     if (!state || !state->compressor) return Verdict::pass();
+    const Conf& conf = request.conf<Conf>(module());
+    if (!state->begun && !begin(*state, conf.postpone->count, chain)) return Verdict::pass();
     core::Chain out;
     bool whole = true;
     while (core::Buffer* buffer = chain.pop()) {
@@ -201,6 +218,7 @@ Verdict filter_body(Request& request, core::Chain& chain) {
             out.add_mark(core::Buffer::flush);
         }
     }
+    if (conf.no_buffer && state->compressor) emit(*state, out);
     chain = std::move(out);
     return Verdict::pass();
 }
