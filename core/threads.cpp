@@ -18,6 +18,10 @@
 
 namespace core {
 
+static thread_local bool inside_a_pool = false;
+
+bool ThreadPool::inside() { return inside_a_pool; }
+
 // Shared by the Task, the queue, and the job posted back. The functions are only ever destroyed in
 // the loop's thread: they may hold objects of the loop.
 struct Task::State {
@@ -65,6 +69,7 @@ struct ThreadPool::Shared {
     }
 
     void serve() {
+        inside_a_pool = true;
         Job job;
         while (take(job)) {
             if (!job->cancelled.load(std::memory_order_acquire)) job->work();

@@ -53,6 +53,8 @@ class ThreadPool {
 
     const std::string& name() const { return name_; }
     size_t waiting() const;
+    // Is the caller the work of some pool? There the loop's cached clock may be old.
+    static bool inside();
 
   private:
     struct Shared;

@@ -9,6 +9,7 @@
 #include <functional>
 
 #include "core/clock.h"
+#include "core/threads.h"
 #include "lua/shared_dict_layout.h"
 
 namespace lua {
@@ -27,7 +28,14 @@ constexpr size_t number_bytes = sizeof(double);
 
 const char zone_tag = 0;
 
-int64_t expiry(int64_t ttl_ms) { return ttl_ms > 0 ? core::Clock::wall_ms() + ttl_ms : 0; }
+int64_t now_ms() {
+    if (!core::ThreadPool::inside()) [[likely]] return core::Clock::wall_ms();
+    timespec now;
+    clock_gettime(CLOCK_REALTIME, &now);
+    return int64_t(now.tv_sec) * 1000 + now.tv_nsec / 1000000;
+}
+
+int64_t expiry(int64_t ttl_ms) { return ttl_ms > 0 ? now_ms() + ttl_ms : 0; }
 
 size_t value_bytes_of(const SharedDict::Value& value) {
     switch (value.type) {
@@ -94,7 +102,7 @@ SharedDict::Entry* SharedDict::find(core::Slice key, uint32_t hash) const {
 
 SharedDict::Entry* SharedDict::find_live(core::Slice key) const {
     Entry* entry = find(key, hash_of(key));
-    return entry && !entry->expired(core::Clock::wall_ms()) ? entry : nullptr;
+    return entry && !entry->expired(now_ms()) ? entry : nullptr;
 }
 
 // The entry is complete: it appears with the one store to its bucket.
@@ -127,7 +135,7 @@ void SharedDict::touch(Entry& entry) {
 }
 
 void SharedDict::drop_expired() {
-    int64_t now = core::Clock::wall_ms();
+    int64_t now = now_ms();
     for (int n = 0; n < expired_per_call; n++) {
         Entry* oldest = root().oldest;
         if (!oldest || !oldest->expired(now)) return;
@@ -183,7 +191,7 @@ SharedDict::Status SharedDict::get(core::Slice key, bool stale_too, Reading& out
     core::ShmLock lock(*zone_);
     Entry* entry = find(key, hash_of(key));
     if (!entry) return Status::not_found;
-    out.stale = entry->expired(core::Clock::wall_ms());
+    out.stale = entry->expired(now_ms());
     if (out.stale && !stale_too) return Status::not_found;
     if (!out.stale) touch(*entry);
     if (entry->type == list) return Status::is_a_list;
@@ -213,7 +221,7 @@ SharedDict::Status SharedDict::store(int mode, core::Slice key, const Value& val
     core::ShmLock lock(*zone_);
     drop_expired();
     Entry* entry = find(key, hash);
-    bool live = entry && !entry->expired(core::Clock::wall_ms());
+    bool live = entry && !entry->expired(now_ms());
     if (live) touch(*entry);
     if (live && (mode & add)) return Status::exists;
     if (!live && (mode & replace)) return Status::not_found;
@@ -264,7 +272,7 @@ SharedDict::Status SharedDict::increment(core::Slice key, double& amount, const 
     core::ShmLock lock(*zone_);
     drop_expired();
     Entry* entry = find(key, hash);
-    bool live = entry && !entry->expired(core::Clock::wall_ms());
+    bool live = entry && !entry->expired(now_ms());
     if (live) {
         touch(*entry);
         if (entry->type != number) return Status::not_a_number;
@@ -287,7 +295,7 @@ bool SharedDict::ttl_ms(core::Slice key, int64_t& ttl_ms) {
     core::ShmLock lock(*zone_);
     Entry* entry = find(key, hash_of(key));
     if (!entry) return false;
-    ttl_ms = entry->expires_ms ? entry->expires_ms - core::Clock::wall_ms() : 0;
+    ttl_ms = entry->expires_ms ? entry->expires_ms - now_ms() : 0;
     return true;
 }
 
@@ -306,7 +314,7 @@ SharedDict::Entry* SharedDict::list_for_push(core::Slice key, Status& status) {
     uint32_t hash = hash_of(key);
     Entry* entry = find(key, hash);
     status = Status::ok;
-    if (entry && !entry->expired(core::Clock::wall_ms())) {
+    if (entry && !entry->expired(now_ms())) {
         touch(*entry);
         if (entry->type == list) return entry;
         status = Status::not_a_list;
@@ -402,7 +410,7 @@ void SharedDict::flush_all() {
 
 int SharedDict::flush_expired(int max) {
     core::ShmLock lock(*zone_);
-    int64_t now = core::Clock::wall_ms();
+    int64_t now = now_ms();
     int dropped = 0;
     for (Entry* at = root().oldest; at;) {
         Entry* next = at->newer;
@@ -418,7 +426,7 @@ int SharedDict::flush_expired(int max) {
 std::vector<std::string> SharedDict::keys(int max) {
     std::vector<std::string> found;
     core::ShmLock lock(*zone_);
-    int64_t now = core::Clock::wall_ms();
+    int64_t now = now_ms();
     for (Entry* at = root().oldest; at; at = at->newer) {
         if (at->expired(now)) continue;
         found.emplace_back(at->key());

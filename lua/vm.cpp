@@ -7,6 +7,7 @@
 #include "core/text.h"
 #include "lua/api.h"
 #include "lua/embedded.h"
+#include "lua/vm_parts.h"
 
 namespace lua {
 namespace {
@@ -127,7 +128,29 @@ const char* open_tables(lua_State* L, const char* name) {
     return name;
 }
 
+bool run_text(lua_State* L, const char* text, size_t size, const char* name, int arguments) {
+    if (luaL_loadbuffer(L, text, size, name) == 0) {
+        lua_insert(L, -1 - arguments);
+        if (lua_pcall(L, arguments, 0, 0) == 0) return true;
+    }
+    LOG(core::process_log(), alert, 0, "failed to run %s: %s", name + 1, lua_tostring(L, -1));
+    return false;
+}
+
 }  // namespace
+
+void install_function(lua_State* L, const char* name, lua_CFunction function, void* upvalue) {
+    const char* field = open_tables(L, name);
+    if (upvalue) lua_pushlightuserdata(L, upvalue);
+    lua_pushcclosure(L, function, upvalue ? 1 : 0);
+    lua_setfield(L, -2, field);
+    lua_pop(L, 1);
+}
+
+void install_embedded_modules(lua_State* L) {
+    lua_pushcfunction(L, embedded_source);
+    run_text(L, searcher_text, sizeof searcher_text - 1, "=embedded modules", 1);
+}
 
 core::Result<std::unique_ptr<LuaVm>> LuaVm::create(const Options& options) {
     std::unique_ptr<LuaVm> vm(new LuaVm);
@@ -194,15 +217,11 @@ void LuaVm::install_api() {
     lua_setglobal(L, "ngx");
     for (const LuaApi* api : lua_apis()) {
         for (const LuaFunction& entry : api->functions) {
-            const char* field = open_tables(L, entry.name);
             if (compat_openresty() && entry.phases != in_all) {
-                lua_pushlightuserdata(L, const_cast<LuaFunction*>(&entry));
-                lua_pushcclosure(L, checked_call, 1);
+                install_function(L, entry.name, checked_call, const_cast<LuaFunction*>(&entry));
             } else {
-                lua_pushcfunction(L, entry.function);
+                install_function(L, entry.name, entry.function);
             }
-            lua_setfield(L, -2, field);
-            lua_pop(L, 1);
         }
     }
     for (const LuaApi* api : lua_apis()) {
@@ -211,19 +230,8 @@ void LuaVm::install_api() {
     }
 }
 
-bool LuaVm::run_text(const char* text, size_t size, const char* name, int arguments) {
-    if (luaL_loadbuffer(L, text, size, name) == 0) {
-        lua_insert(L, -1 - arguments);
-        if (lua_pcall(L, arguments, 0, 0) == 0) return true;
-    }
-    LOG(core::process_log(), alert, 0, "failed to run %s: %s", name + 1, lua_tostring(L, -1));
-    return false;
-}
 
-void LuaVm::install_searcher() {
-    lua_pushcfunction(L, embedded_source);
-    run_text(searcher_text, sizeof searcher_text - 1, "=embedded modules", 1);
-}
+void LuaVm::install_searcher() { install_embedded_modules(L); }
 
 void LuaVm::load_core(const core::LogContext& log) {
     lua_getglobal(L, "require");
@@ -238,7 +246,7 @@ void LuaVm::guard_globals() {
     lua_getfield(L, -1, "get_phase");
     bool loaded = !lua_isnil(L, -1);
     lua_settop(L, 0);
-    if (loaded) run_text(guard_text, sizeof guard_text - 1, "=_G write guard", 0);
+    if (loaded) run_text(L, guard_text, sizeof guard_text - 1, "=_G write guard", 0);
 }
 
 // ---- coroutines ----

@@ -61,7 +61,6 @@ class LuaVm {
   private:
     LuaVm() = default;
     void set_paths(const Options& options);
-    bool run_text(const char* text, size_t size, const char* name, int arguments);
     void install_api();
     void install_searcher();
     void load_core(const core::LogContext& log);

@@ -8,6 +8,7 @@
 #include "core/process.h"
 #include "server/config.h"
 #include "server/listen_sockets.h"
+#include "server/main_conf.h"
 #include "server/module.h"
 #include "server/signals.h"
 #include "server/worker.h"
@@ -48,10 +49,17 @@ void WorkerControl::on_signals() {
         return worker_.leave(Worker::Exit::fast);
     }
     if (signals.quit) leave_gracefully();
-    if (signals.hup && lifeline_ < 0 && !worker_.leaving()) {
-        reload_wanted_ = true;
-        worker_.leave(Worker::Exit::graceful);
+    if (signals.hup && lifeline_ < 0) reload();
+}
+
+// Without a master. OpenResty's server ends then.
+void WorkerControl::reload() {
+    if (worker_.configuration.main<MainConf>(main_module).lua_compat_openresty) {
+        return leave_gracefully();
     }
+    if (worker_.leaving()) return;
+    reload_wanted_ = true;
+    worker_.leave(Worker::Exit::graceful);
 }
 
 void WorkerControl::leave_gracefully() {

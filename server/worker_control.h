@@ -32,6 +32,7 @@ class WorkerControl {
     };
     void on_signals();
     void leave_gracefully();
+    void reload();
 
     Worker& worker_;
     ListenSockets& sockets_;

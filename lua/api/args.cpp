@@ -135,7 +135,7 @@ REGISTER_LUA_API(args, functions);
 }  // namespace
 
 core::Slice encoded_args(lua_State* L, int table) {
-    static std::string text;
+    static thread_local std::string text;
     text.clear();
     if (table < 0) table = lua_gettop(L) + table + 1;
     lua_pushnil(L);

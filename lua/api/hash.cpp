@@ -23,7 +23,7 @@ const EVP_MD* sha1_digest() {
 }
 
 bool digest(const EVP_MD* kind, const void* data, size_t length, unsigned char* to) {
-    static EVP_MD_CTX* const context = EVP_MD_CTX_new();
+    static thread_local EVP_MD_CTX* const context = EVP_MD_CTX_new();
     return kind && EVP_DigestInit_ex2(context, kind, nullptr) &&
            EVP_DigestUpdate(context, data, length) && EVP_DigestFinal_ex(context, to, nullptr);
 }

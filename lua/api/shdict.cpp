@@ -102,7 +102,7 @@ int push_value(lua_State* L, SharedDict::End end) {
 }
 
 int pop_value(lua_State* L, SharedDict::End end) {
-    static std::string text;               // outside the lock: pushing a string may raise
+    static thread_local std::string text;  // outside the lock: pushing a string may raise
     check_count(L, 2);
     SharedDict& dict = check_dict(L);
     core::Slice key;
