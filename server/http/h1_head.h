@@ -30,8 +30,8 @@ class HeadScan {
   public:
     enum class Result : uint8_t { incomplete, complete, bad };
 
-    // `bytes`: all that has arrived of this head, from its first byte. `likely`: a header block that
-    // may stand in it, or null; with the block at hand whole, its lines are not looked at.
+    // `bytes`: all that has arrived of this head, from its first byte. `likely`: a block that
+    // may stand in it, or null; where it does, its lines are not looked at one by one.
     Result scan(core::Slice bytes, const HeadLimits& limits,
                 const HeadMemo::Entry* likely = nullptr);
 

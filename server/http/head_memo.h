@@ -1,9 +1,9 @@
-// HeadMemo: header blocks that came before, with what parsing them gave. Clients on a kept connection
-// send the same fields with every request, and clients of one kind send the same on all of theirs:
-// comparing the bytes costs a fraction of parsing them.
+// HeadMemo: header blocks that came before, with what parsing them gave. Clients on a kept
+// connection send the same fields with every request, and clients of one kind send the same on all
+// of theirs: comparing the bytes costs a fraction of parsing them.
 //
-// Only blocks whose meaning depends on nothing but their bytes are kept: no body, one valid Host, only
-// plain names, lines ended by CRLF. Used by h1_head.cpp; knows nothing of connections.
+// Only blocks whose meaning depends on nothing but their bytes are kept: no body, one valid Host,
+// only plain names, lines ended by CRLF. Used by h1_head.cpp; knows nothing of connections.
 #pragma once
 
 #include <array>
