@@ -44,15 +44,6 @@ struct BufferPool {
 constinit thread_local ChunkPool chunks{};
 constinit thread_local BufferPool buffers{};
 
-void release_chunk(Owner* owner) {
-    auto* chunk = static_cast<Chunk*>(owner);
-    if (chunks.count >= pooled_chunks_max) {
-        std::free(chunk);
-        return;
-    }
-    chunks.push(chunk);
-}
-
 void release_file(Owner* owner) {
     auto* file = static_cast<OpenFile*>(owner);
     ::close(file->fd);
@@ -83,8 +74,17 @@ Chunk* Chunk::take() {
     }
     chunk->references = 1;
     chunk->used = 0;
-    chunk->release = release_chunk;
+    chunk->release = recycle;
     return chunk;
+}
+
+void Chunk::recycle(Owner* owner) {
+    auto* chunk = static_cast<Chunk*>(owner);
+    if (chunks.count >= pooled_chunks_max) {
+        std::free(chunk);
+        return;
+    }
+    chunks.push(chunk);
 }
 
 OpenFile* OpenFile::adopt(int fd) {
@@ -107,26 +107,10 @@ Buffer& Chain::add(Slice bytes, Owner* owner, uint8_t flags) {
     return *buffer;
 }
 
-// The tail's chunk, when the tail is the last buffer in it: only that one may grow.
-Chunk* Chain::writable_tail() const {
-    if (!tail_ || tail_->is_file() || !tail_->owner || tail_->flags & Buffer::last) return nullptr;
-    if (tail_->owner->release != release_chunk) return nullptr;
-    auto* chunk = static_cast<Chunk*>(tail_->owner);
-    return tail_->end == chunk->data() + chunk->used ? chunk : nullptr;
-}
-
-char* Chain::reserve(size_t count) {
-    Chunk* chunk = writable_tail();
-    if (!chunk || chunk->room() < count) {
-        chunk = Chunk::take();
-        add({chunk->data(), 0}, chunk);
-    }
-    return chunk->data() + chunk->used;
-}
-
-void Chain::commit(size_t count) {
-    static_cast<Chunk*>(tail_->owner)->used += uint32_t(count);
-    tail_->end += count;
+char* Chain::reserve_new() {
+    Chunk* chunk = Chunk::take();
+    add({chunk->data(), 0}, chunk);
+    return chunk->data();
 }
 
 void Chain::add_copy(Slice bytes) {

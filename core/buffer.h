@@ -37,6 +37,7 @@ struct Chunk : Owner {
     size_t room() const { return capacity - used; }
 
     static Chunk* take();   // references == 1, used == 0
+    static void recycle(Owner* chunk);   // what `release` of every chunk is
 };
 
 // An open file descriptor shared by buffers; closed with the last reference.
@@ -78,13 +79,15 @@ class Chain {
         : head_(std::exchange(from.head_, nullptr)), tail_(std::exchange(from.tail_, nullptr)) {}
     Chain& operator=(Chain&& from) noexcept {
         if (this != &from) {
-            clear();
+            if (head_) clear();
             head_ = std::exchange(from.head_, nullptr);
             tail_ = std::exchange(from.tail_, nullptr);
         }
         return *this;
     }
-    ~Chain() { clear(); }
+    ~Chain() {
+        if (head_) clear();
+    }
 
     bool empty() const { return !head_; }
     Buffer* head() const { return head_; }
@@ -99,8 +102,14 @@ class Chain {
     void add_copy(Slice bytes);
     // Room for `count` bytes (at most Chunk::capacity) at the end of the chain, to be written by
     // the caller and then counted in with commit().
-    char* reserve(size_t count);
-    void commit(size_t count);
+    char* reserve(size_t count) {
+        Chunk* chunk = writable_tail();
+        return chunk && chunk->room() >= count ? chunk->data() + chunk->used : reserve_new();
+    }
+    void commit(size_t count) {
+        static_cast<Chunk*>(tail_->owner)->used += uint32_t(count);
+        tail_->end += count;
+    }
     // Appends [from, to) of a file; takes over one reference.
     Buffer& add_file(OpenFile* file, int64_t from, int64_t to);
     // Appends an empty buffer with flags (last, flush, sync).
@@ -121,7 +130,14 @@ class Chain {
 
   private:
     void link(Buffer* buffer);
-    Chunk* writable_tail() const;
+    char* reserve_new();
+    // The tail's chunk, when the tail is the last buffer in it: only that one may grow.
+    Chunk* writable_tail() const {
+        if (!tail_ || tail_->flags & (Buffer::file | Buffer::last) || !tail_->owner) return nullptr;
+        if (tail_->owner->release != Chunk::recycle) return nullptr;
+        auto* chunk = static_cast<Chunk*>(tail_->owner);
+        return tail_->end == chunk->data() + chunk->used ? chunk : nullptr;
+    }
 
     Buffer* head_ = nullptr;
     Buffer* tail_ = nullptr;

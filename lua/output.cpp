@@ -54,24 +54,44 @@ Verdict send_lua_head(LuaRequest& state, const LuaConf& conf) {
     return send_head(state);
 }
 
-Verdict send_lua_body(LuaRequest& state, const LuaConf& conf, core::Chain&& piece) {
+namespace {
+
+enum class Way : uint8_t { to_filters, to_held, nowhere };
+
+// Sees to the head before a piece of the body; says where the piece goes.
+Way begin_piece(LuaRequest& state, const LuaConf& conf, Verdict& verdict) {
     server::Request& request = state.request;
-    if (state.raw_socket || state.eof) return Verdict::pass();
+    if (state.raw_socket || state.eof) return Way::nowhere;
     if (request.output == server::Request::Output::none) {
         if (request.method == server::Method::head) request.header_only = true;
         start_buffering(state, conf);
-        Verdict verdict = send_lua_head(state, conf);
-        if (!verdict.is(Verdict::passed)) return verdict;
+        verdict = send_lua_head(state, conf);
+        if (!verdict.is(Verdict::passed)) return Way::nowhere;
     }
     if (request.header_only) {
         state.eof = true;
-        return state.buffering ? send_head(state) : Verdict::pass();
+        if (state.buffering) verdict = send_head(state);
+        return Way::nowhere;
     }
-    if (state.buffering) {
-        state.held.append(std::move(piece));
-        return Verdict::pass();
-    }
-    return request.send(std::move(piece));
+    return state.buffering ? Way::to_held : Way::to_filters;
+}
+
+}  // namespace
+
+Verdict send_lua_body(LuaRequest& state, const LuaConf& conf, core::Chain&& piece) {
+    Verdict verdict = Verdict::pass();
+    Way way = begin_piece(state, conf, verdict);
+    if (way == Way::to_filters) return state.request.send(std::move(piece));
+    if (way == Way::to_held) state.held.append(std::move(piece));
+    return verdict;
+}
+
+Verdict send_lua_text(LuaRequest& state, const LuaConf& conf, core::Slice text) {
+    Verdict verdict = Verdict::pass();
+    Way way = begin_piece(state, conf, verdict);
+    if (way == Way::to_filters) return state.request.send_text(text, false);
+    if (way == Way::to_held) state.held.add_copy(text);
+    return verdict;
 }
 
 Verdict end_lua_output(LuaRequest& state, const LuaConf& conf) {

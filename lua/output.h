@@ -19,6 +19,8 @@ struct LuaRequest;
 server::Verdict send_lua_head(LuaRequest& state, const LuaConf& conf);
 // A piece of the body. passed or rejected.
 server::Verdict send_lua_body(LuaRequest& state, const LuaConf& conf, core::Chain&& piece);
+// The same for a short text, copied at once.
+server::Verdict send_lua_text(LuaRequest& state, const LuaConf& conf, core::Slice text);
 // The end of the response; harmless when it was sent before. passed or rejected.
 server::Verdict end_lua_output(LuaRequest& state, const LuaConf& conf);
 

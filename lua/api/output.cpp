@@ -1,6 +1,7 @@
 // ngx.say, ngx.print, ngx.send_headers, ngx.flush, ngx.eof.
 #include <cmath>
 #include <cstring>
+#include <span>
 
 #include "lua/api.h"
 #include "lua/conf.h"
@@ -85,32 +86,36 @@ const char* closed(const LuaTask& task) {
     return nullptr;
 }
 
-// The usual case in one copy: a short text. False: it is something else.
-bool add_short_text(core::Chain& to, lua_State* L, int count, bool newline) {
-    if (count != 1 || lua_type(L, 1) != LUA_TSTRING) return false;
+// The usual case in one copy: `room` holds the short text to send, which is returned. A null
+// data(): it is something else.
+core::Slice short_text(lua_State* L, bool newline, std::span<char> room) {
+    if (lua_type(L, 1) != LUA_TSTRING) return {};
     core::Slice text = check_slice(L, 1);
-    char room[512];
-    if (text.size() >= sizeof room) return false;
-    std::memcpy(room, text.data(), text.size());
+    if (text.size() >= room.size()) return {};
+    std::memcpy(room.data(), text.data(), text.size());
     room[text.size()] = '\n';
-    size_t size = text.size() + (newline ? 1 : 0);
-    if (size) to.add_copy({room, size});
-    return true;
+    return {room.data(), text.size() + (newline ? 1 : 0)};
 }
 
 int echo(lua_State* L, bool newline) {
     request_of(L);
     LuaTask& task = task_of(L);
+    LuaRequest& state = *task.of_request;
     if (const char* why = closed(task)) return fail(L, why);
-    core::Chain piece;
     int count = lua_gettop(L);
-    if (!add_short_text(piece, L, count, newline)) {
-        for (int i = 1; i <= count; ++i) add_value(piece, L, i, i);
-        if (newline) piece.add_copy("\n");
+    char room[512];
+    core::Slice text;
+    if (count == 1) text = short_text(L, newline, room);
+    if (!text.empty()) {
+        state.seen_body = true;
+        return answer(L, send_lua_text(state, *task.conf, text));
     }
-    if (piece.empty()) return answer(L, send_lua_head(*task.of_request, *task.conf));
-    task.of_request->seen_body = true;
-    return answer(L, send_lua_body(*task.of_request, *task.conf, std::move(piece)));
+    core::Chain piece;
+    for (int i = 1; i <= count; ++i) add_value(piece, L, i, i);
+    if (newline) piece.add_copy("\n");
+    if (piece.empty()) return answer(L, send_lua_head(state, *task.conf));
+    state.seen_body = true;
+    return answer(L, send_lua_body(state, *task.conf, std::move(piece)));
 }
 
 int say(lua_State* L) { return echo(L, true); }

@@ -20,6 +20,14 @@ class Exchange {
     virtual void send_interim(Request&, int status) = 0;
     // Takes a piece of the body, after the body filters. A buffer with Buffer::last ends it.
     virtual void send_body(Request&, core::Chain&& body) = 0;
+    // The same for a text of at most text_bytes_max that is copied at once; `last`: the body ends.
+    static constexpr size_t text_bytes_max = 4096;
+    virtual void send_text(Request& request, core::Slice text, bool last) {
+        core::Chain body;
+        if (!text.empty()) body.add_copy(text);
+        if (last) body.add_mark(core::Buffer::last);
+        send_body(request, std::move(body));
+    }
     // Bytes accepted but not yet given to the peer (back-pressure).
     virtual int64_t pending_bytes() const = 0;
     // Pushes out what is pending now rather than at the end of the turn.

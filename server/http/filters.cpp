@@ -124,9 +124,24 @@ Verdict Request::send(core::Chain&& body) {
     return release_held();
 }
 
-Verdict Request::send_last() {
+// A short text that nothing stands in the way of: it may go straight to the exchange.
+bool Request::unfiltered(size_t bytes) const {
+    return body_filters == 0 && output == Output::open && filtering_ == Filtering::running &&
+           !order && !header_only && !end_queued_ && held_.empty() &&
+           bytes <= Exchange::text_bytes_max;
+}
+
+Verdict Request::send_text(core::Slice text, bool last) {
+    if (unfiltered(text.size())) {
+        end_queued_ = last;
+        exchange->send_text(*this, text, last);
+        if (output == Output::broken) return Verdict::reject(status_client_closed);
+        if (last) output = Output::ended;
+        return Verdict::pass();
+    }
     core::Chain chain;
-    chain.add_mark(core::Buffer::last);
+    if (!text.empty()) chain.add_copy(text);
+    if (last) chain.add_mark(core::Buffer::last);
     return send(std::move(chain));
 }
 
@@ -210,9 +225,13 @@ Verdict Request::respond(int status, core::Slice content_type, core::Slice body)
     response.content_length = int64_t(body.size());
     Verdict verdict = send_header();
     if (verdict.is(Verdict::rejected)) return verdict;
-    core::Chain chain;
-    chain.add_from_request(body).flags |= core::Buffer::last;
-    verdict = send(std::move(chain));
+    if (unfiltered(body.size())) {
+        verdict = send_text(body, true);
+    } else {
+        core::Chain chain;
+        chain.add_from_request(body).flags |= core::Buffer::last;
+        verdict = send(std::move(chain));
+    }
     return verdict.is(Verdict::rejected) ? verdict : Verdict::finish();
 }
 

@@ -44,6 +44,7 @@ class H1 final : public Connection, public Exchange {
     void send_head(Request&) override;
     void send_interim(Request&, int status) override;
     void send_body(Request&, core::Chain&& body) override;
+    void send_text(Request&, core::Slice text, bool last) override;
     int64_t pending_bytes() const override { return pending_; }
     void flush(Request&) override;
     bool settle(Request&) override;

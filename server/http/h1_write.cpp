@@ -262,6 +262,12 @@ char* put_chunk_size(char* to, int64_t bytes) {
     return to;
 }
 
+template <size_t n>
+char* put_literal(char* to, const char (&text)[n]) {
+    std::memcpy(to, text, n - 1);
+    return to + n - 1;
+}
+
 }  // namespace
 
 // A body, or a piece of one, that is copied behind what is there already, framing and all.
@@ -281,6 +287,28 @@ void H1::put_small_body(Request& request, const core::Chain& body, int64_t bytes
     output_.commit(size_t(to - start));
     pending_ += to - start;
     if (chunked && last) put_chunk_end(request);
+}
+
+void H1::send_text(Request& request, core::Slice text, bool last) {
+    bool chunked = request.response.chunked;
+    char* start = output_.reserve(text.size() + 40);
+    char* to = start;
+    if (!text.empty()) {
+        if (chunked) to = put_chunk_size(to, int64_t(text.size()));
+        std::memcpy(to, text.data(), text.size());
+        to += text.size();
+        if (chunked) to = put_literal(to, "\r\n");
+    }
+    bool trailers = request.response.trailers.size() != 0;
+    if (chunked && last && !trailers) to = put_literal(to, "0\r\n\r\n");
+    output_.commit(size_t(to - start));
+    int64_t before = pending_;
+    pending_ += to - start;
+    if (chunked && last && trailers) put_chunk_end(request);
+    request.bytes_sent += pending_ - before;
+    request.body_bytes_sent += pending_ - before;
+    if (pending_ > flush_early_bytes && !write_blocked_) return flush_output();
+    if (pending_ > 0) schedule_flush();
 }
 
 void H1::put_body(Request& request, core::Chain&& body, int64_t bytes, bool last) {

@@ -165,7 +165,9 @@ class Request : public core::ListNode {
     Verdict send_header();
     // Takes a piece of the body through the filters. passed or rejected.
     Verdict send(core::Chain&& body);
-    Verdict send_last();                         // an empty last piece
+    // The same for bytes that need not live on; `last`: the body ends behind them.
+    Verdict send_text(core::Slice text, bool last);
+    Verdict send_last() { return send_text({}, true); }
     // Head and a whole body at once; content_length is set. Returns finished (or rejected).
     Verdict respond(int status, core::Slice content_type, core::Slice body);
     // Nothing of the body may be queued beyond this: the producer should wait for on_drained.
@@ -244,6 +246,7 @@ class Request : public core::ListNode {
     Verdict run_header_filters(size_t from);
     Verdict run_body_filters(int from, core::Chain& body);
     Verdict deliver(core::Chain& body);
+    bool unfiltered(size_t bytes) const;
     Verdict release_held();
     bool needs_memory() const { return filter_need_in_memory && body_filters != 0; }
 
