@@ -9,6 +9,7 @@
 #include <algorithm>
 
 #include "lua/code_cache.h"
+#include "lua/memory_limit.h"
 #include "lua/output.h"
 #include "lua/vm.h"
 
@@ -163,6 +164,7 @@ LuaTask* prepare(Request& request, const Row& row, Verdict& refusal) {
 }
 
 Verdict run_handler(Request& request, const Row& row) {
+    LimitedMemory unlimited(false);
     Verdict refusal = Verdict::pass();
     LuaTask* task = prepare(request, row, refusal);
     if (!task) return refusal;
@@ -211,6 +213,7 @@ bool has_handler(const void* conf) {
 void log_done(LuaTask& task, void*) { task.request->resume_log(); }
 
 Verdict run_log(Request& request) {
+    LimitedMemory unlimited(false);
     constexpr const Row& row = row_of(HandlerSlot::log);
     Verdict refusal = Verdict::pass();
     LuaTask* task = prepare(request, row, refusal);
@@ -243,6 +246,7 @@ void header_filter_done(LuaTask& task, void*) {
 }
 
 Verdict run_header_filter(Request& request) {
+    LimitedMemory unlimited(false);
     const LuaConf& conf = request.conf<LuaConf>(lua_module);
     if (conf.chunk(HandlerSlot::body_filter)) {
         request.filter_need_in_memory = true;
@@ -326,6 +330,7 @@ void body_filter_done(LuaTask& task, void* argument) {
 }
 
 Verdict run_body_filter(Request& request, core::Chain& chain) {
+    LimitedMemory unlimited(false);
     if (request.header_only) return Verdict::pass();
     LuaRequest& state = LuaRequest::of(request);
     if (state.seen_last_in_filter) {
@@ -399,6 +404,9 @@ LuaVm* vm_for(Request& request, const LuaConf& conf) {
     LuaRequest& state = LuaRequest::of(request);
     if (state.vm) return state.vm;
     state.vm = make_vm(request.log).release();
+    // Only the worker's own machine has the profiler, which ends loops in compiled code.
+    if (state.vm && main_conf().cpu_time_least_ms)
+        luaJIT_setmode(state.vm->L, 0, LUAJIT_MODE_ENGINE | LUAJIT_MODE_OFF);
     const auto& init = main_conf().init;
     if (state.vm && init) init->call_main(*state.vm, request.log, "init_by_lua");
     return state.vm;

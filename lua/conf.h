@@ -40,6 +40,9 @@ struct LuaMainConf {
     Setting<int64_t> regex_match_limit{0};
     Setting<int64_t> malloc_trim{1000};
     Setting<int64_t> worker_thread_vm_pool_size{10};
+    Setting<conf::Milliseconds> stall_warning{conf::Milliseconds{200}};   // 0: off
+    Setting<conf::Offset> max_memory{conf::Offset{0}};                    // 0: no limit
+    int64_t cpu_time_least_ms = 0;               // the smallest lua_max_cpu_time; 0: none
     Setting<conf::Bytes> capture_error_log{conf::Bytes{0}};
     Setting<bool> sa_restart{true};
     Setting<bool> load_resty_core{true};
@@ -76,6 +79,7 @@ struct LuaConf {
     Setting<std::string> ssl_crl, ssl_key_log;
     Setting<conf::Pairs> ssl_conf_command;
     Setting<bool> upstream_skip_default_verify{false};
+    Setting<Ms> max_cpu_time{Ms{0}};             // 0: no limit
 
     LuaChunk* chunk(HandlerSlot slot) const { return chunks[size_t(slot)].get(); }
 };

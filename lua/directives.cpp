@@ -7,6 +7,7 @@
 #include "lua/by_lua.h"
 #include "lua/code_cache.h"
 #include "lua/conf.h"
+#include "lua/limits.h"
 #include "lua/set_by_lua.h"
 #include "lua/vm.h"
 #include "server/config.h"
@@ -92,6 +93,32 @@ Result<void> code_cache(Loc& conf, const Line& line) {
     return {};
 }
 
+// The ticks are as frequent as the smallest limit needs.
+Result<void> max_cpu_time(Loc& conf, const Line& line) {
+    if (conf.max_cpu_time.is_set) return conf::detail::duplicate();
+    auto parsed = conf::parse_setting(conf.max_cpu_time.value, line);
+    if (!parsed) return parsed;
+    conf.max_cpu_time.is_set = true;
+    if (int64_t limit = conf.max_cpu_time.value) {
+        conf::Level& level = *configuration(line).http_level();
+        auto& main = *static_cast<Main*>(line.binder.own(level, lua_main_module.index));
+        if (!main.cpu_time_least_ms || limit < main.cpu_time_least_ms)
+            main.cpu_time_least_ms = limit;
+    }
+    return {};
+}
+
+// off, or a time.
+Result<void> stall_warning(Main& conf, const Line& line) {
+    if (conf.stall_warning.is_set) return conf::detail::duplicate();
+    conf.stall_warning.is_set = true;
+    if (conf::is_word(line.arg(0), "off")) {
+        conf.stall_warning.value = {0};
+        return {};
+    }
+    return conf::parse_setting(conf.stall_warning.value, line);
+}
+
 Result<void> load_resty_core(Main&, const Line& line) {
     line.binder.warn(line.node.place, "lua_load_resty_core is deprecated (the lua-resty-core "
                                       "library is required since ngx_lua v0.10.16)");
@@ -103,6 +130,7 @@ Result<void> merge(Loc& conf, const Loc* outer, conf::Binder&) {
     for (size_t i = 0; i < size_t(HandlerSlot::count); ++i)
         if (!conf.chunks[i]) conf.chunks[i] = outer->chunks[i];
     conf.code_cache.inherit(outer->code_cache);
+    conf.max_cpu_time.inherit(outer->max_cpu_time);
     return {};
 }
 
@@ -150,6 +178,8 @@ constexpr conf::Directive main_directives[] = {
     {"lua_malloc_trim", conf::in_http, takes(1), field<&Main::malloc_trim>},
     {"lua_worker_thread_vm_pool_size", conf::in_http, takes(1),
      field<&Main::worker_thread_vm_pool_size>},
+    {"lua_stall_warning", conf::in_http, takes(1), call<stall_warning>},
+    {"lua_max_memory", conf::in_http, takes(1), field<&Main::max_memory>},
     {"rewrite_by_lua_no_postpone", conf::in_http, takes_flag(), field<&Main::rewrite_no_postpone>},
     {"access_by_lua_no_postpone", conf::in_http, takes_flag(), field<&Main::access_no_postpone>},
     {"precontent_by_lua_no_postpone", conf::in_http, takes_flag(),
@@ -167,6 +197,7 @@ constexpr conf::Directive main_directives[] = {
 using Slot = HandlerSlot;
 constexpr conf::Directive directives[] = {
     {"lua_code_cache", everywhere, takes_flag(), call<code_cache>},
+    {"lua_max_cpu_time", in_levels, takes(1), call<max_cpu_time>},
     {"lua_need_request_body", everywhere, takes_flag(), field<&Loc::need_request_body>},
     {"lua_use_default_type", everywhere, takes_flag(), field<&Loc::use_default_type>},
     {"lua_transform_underscores_in_response_headers", everywhere, takes_flag(),
@@ -300,6 +331,7 @@ conf::Result<void> init_worker(server::Worker& worker) {
     if (!conf.vm) return {};
     use_compat(configuration);
     LuaVm::set_current(conf.vm.get());
+    start_limits(*conf.vm, conf.stall_warning.value, conf.cpu_time_least_ms);
     if (conf.init_worker)
         run_worker_handler(*conf.vm, *conf.init_worker, LuaPhase::init_worker, configuration);
     return {};
@@ -347,6 +379,7 @@ std::unique_ptr<LuaVm> make_vm(const core::LogContext& log) {
     options.package_path = conf.package_path;
     options.package_cpath = conf.package_cpath;
     options.prefix = configuration.options().prefix;
+    options.memory_max = size_t(conf.max_memory.value);
     options.coroutines_max = size_t(conf.thread_cache_max_entries.value);
     options.log = &log;
     auto made = LuaVm::create(options);

@@ -7,6 +7,7 @@
 
 #include "core/reactor.h"
 #include "lua/conf.h"
+#include "lua/limits.h"
 #include "lua/op.h"
 #include "lua/thread.h"
 #include "lua/traceback.h"
@@ -220,6 +221,11 @@ Next thread_yielded(LuaThread& thread) {
 
 // ---- the loop ----
 
+int resume(LuaThread& thread, int values) {
+    LimitedMemory limited(true);
+    return lua_resume(thread.L, values);
+}
+
 // Runs a thread and those it hands over to, until one waits or the task has ended.
 void run_thread(LuaTask& task, LuaThread* thread, int values) {
     Next next{thread, values};
@@ -227,7 +233,7 @@ void run_thread(LuaTask& task, LuaThread* thread, int values) {
         LuaThread& now = *next.thread;
         now.state = LuaThread::running;
         task.running = &now;
-        int status = lua_resume(now.L, next.values);
+        int status = resume(now, next.values);
         task.running = nullptr;
         if (status == 0) {
             next = thread_returned(now);
@@ -270,14 +276,19 @@ void finish_task(LuaTask& task) {
     destroy_task(task);
 }
 
+void run_in_turn(LuaTask& task) {
+    RunScope scope(task);
+    task.active = true;
+    run_ready(task);
+    task.active = false;
+}
+
 void serve_queue(void*) {
     core::List<LuaTask::Node> due;
     due.take_all(queue().tasks);
     while (LuaTask::Node* node = due.pop_front()) {
         LuaTask& task = *node->task;
-        task.active = true;
-        run_ready(task);
-        task.active = false;
+        run_in_turn(task);
         if (task.end != TaskEnd::running) finish_task(task);
     }
 }
@@ -285,6 +296,7 @@ void serve_queue(void*) {
 }  // namespace
 
 TaskEnd run_task(LuaTask& task, int arguments) {
+    RunScope scope(task);
     task.active = true;
     run_thread(task, task.entry, arguments);
     if (!task.ready.empty()) run_ready(task);

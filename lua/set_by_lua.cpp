@@ -7,6 +7,7 @@
 
 #include "lua/by_lua.h"
 #include "lua/code_cache.h"
+#include "lua/memory_limit.h"
 #include "lua/vm.h"
 #include "server/http/script.h"
 
@@ -28,6 +29,7 @@ server::Value result_of(LuaTask& task) {
 }
 
 bool run_set(Request& request, const void* data, server::Value& value) {
+    LimitedMemory unlimited(false);
     auto& handler = *static_cast<const SetHandler*>(data);
     const LuaConf& conf = request.conf<LuaConf>(lua_module);
     LuaVm* vm = vm_for(request, conf);

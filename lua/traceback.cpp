@@ -43,6 +43,14 @@ void append_frame(std::string& text, lua_State* L, lua_Debug& frame) {
     }
 }
 
+// Whose code is above this one's in the traceback: the resumer, or the spawner if it still lives.
+LuaThread* caller_of(LuaThread& thread) {
+    if (thread.kind == LuaThread::coroutine) return thread.parent;
+    return thread.spawner ? LuaThread::of(thread.spawner) : nullptr;
+}
+
+}  // namespace
+
 void append_stack(std::string& text, lua_State* L) {
     lua_Debug frame;
     for (int level = 0; lua_getstack(L, level, &frame); ++level) {
@@ -53,14 +61,6 @@ void append_stack(std::string& text, lua_State* L) {
         append_frame(text, L, frame);
     }
 }
-
-// Whose code is above this one's in the traceback: the resumer, or the spawner if it still lives.
-LuaThread* caller_of(LuaThread& thread) {
-    if (thread.kind == LuaThread::coroutine) return thread.parent;
-    return thread.spawner ? LuaThread::of(thread.spawner) : nullptr;
-}
-
-}  // namespace
 
 void append_traceback(std::string& text, LuaThread& thread) {
     text += "stack traceback:";

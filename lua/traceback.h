@@ -17,6 +17,8 @@ struct LuaThread;
 std::string describe_failure(LuaThread& thread, int status);
 // "lua entry thread aborted: ", "failed to run log_by_lua*: ", …
 std::string failure_prefix(LuaPhase phase);
+// The frames of one coroutine, a line each, with a line end before each.
+void append_stack(std::string& text, lua_State* L);
 // The stacks of a thread and of those that resumed or spawned it, below "stack traceback:".
 void append_traceback(std::string& text, LuaThread& thread);
 

@@ -7,6 +7,7 @@
 #include "core/text.h"
 #include "lua/api.h"
 #include "lua/embedded.h"
+#include "lua/limits.h"
 #include "lua/vm_parts.h"
 
 namespace lua {
@@ -161,6 +162,7 @@ core::Result<std::unique_ptr<LuaVm>> LuaVm::create(const Options& options) {
     luaL_openlibs(L);
     lua_setexdata(L, nullptr);
     lua_setexdata2(L, nullptr);
+    if (options.memory_max) vm->memory = std::make_unique<MemoryLimit>(L, options.memory_max);
     lua_newtable(L);
     vm->coroutines_ref_ = luaL_ref(L, LUA_REGISTRYINDEX);
     vm->idle_max_ = options.coroutines_max;
@@ -177,6 +179,7 @@ core::Result<std::unique_ptr<LuaVm>> LuaVm::create(const Options& options) {
 
 LuaVm::~LuaVm() {
     while (LuaTask* task = tasks.pop_front()) destroy_task(*task);
+    stop_limits(*this);
     if (current_ == this) current_ = nullptr;
     if (L) lua_close(L);
 }

@@ -12,6 +12,7 @@
 #include "core/list.h"
 #include "core/log.h"
 #include "core/result.h"
+#include "lua/memory_limit.h"
 #include "lua/thread.h"
 
 namespace lua {
@@ -24,6 +25,7 @@ class LuaVm {
         std::string package_path, package_cpath;   // as written; "" leaves LuaJIT's own
         std::string prefix;                        // for $prefix
         size_t coroutines_max = 1024;              // idle ones kept
+        size_t memory_max = 0;                     // lua_max_memory; 0: none
         const core::LogContext* log = nullptr;
     };
     // A machine with every API installed and resty.core loaded. That resty.core fails is logged,
@@ -39,6 +41,7 @@ class LuaVm {
 
     lua_State* L = nullptr;                    // main thread; exdata null
     core::List<LuaTask> tasks;                 // worker-owned ones
+    std::unique_ptr<MemoryLimit> memory;       // null: no limit
 
     // A request's own machine outlives it while timers of it are pending: who uses one holds it,
     // and
