@@ -45,7 +45,7 @@ TEST(MainModule, Defaults) {
     EXPECT_TRUE(conf->daemon.value);
     EXPECT_EQ(conf->worker_processes, 1);
     EXPECT_EQ(conf->pid.value, "/p/logs/nginx.pid");
-    EXPECT_EQ(conf->worker_shutdown_timeout.value.count, 0);
+    EXPECT_EQ(conf->worker_shutdown_timeout.value.count, 60000);
     ASSERT_EQ(conf->thread_pools.size(), 1u);
     EXPECT_EQ(conf->thread_pools[0].name, "default");
     EXPECT_EQ(conf->thread_pools[0].threads, 32);
