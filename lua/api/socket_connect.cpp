@@ -121,7 +121,7 @@ Connect::~Connect() {
     if (state_ == State::queued) {
         slot_.pool()->stop_waiting(*this);
     } else if (state_ == State::turn) {
-        slot_.pool()->wake_one();        // it is another's turn then
+        slot_.pool()->end_turn();        // another's, when the slot goes
     }
 }
 
@@ -151,11 +151,12 @@ void Connect::turn_came() { enter(State::turn); }
 // A connection or a place has become free: as in the first try, but without queueing again.
 void Connect::try_again() {
     SocketPool& pool = *slot_.pool();
+    pool.end_turn();
+    state_ = State::done;
     if (SocketConnection* idle = pool.take()) {
         idle->end_idle(socket());
         socket().remote = idle->remote;
         socket().attach(*idle);
-        state_ = State::done;
         slot_.release();
         return take(Step::connected);
     }

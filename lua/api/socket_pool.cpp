@@ -1,6 +1,7 @@
 // Pools of connections; see socket_pool.h.
 #include "lua/api/socket_pool.h"
 
+#include <algorithm>
 #include <functional>
 #include <unordered_map>
 
@@ -87,9 +88,12 @@ void SocketPool::stop_waiting(PoolWaiter& waiter) {
 }
 
 void SocketPool::wake_one() {
+    if (waiters_.empty()) return;
+    int64_t open = connections_ - waiting_count_ - turns_;
+    if (turns_ >= idle_count_ + std::max<int64_t>(size_ - open, 0)) return;
     PoolWaiter* first = waiters_.pop_front();
-    if (!first) return;
     --waiting_count_;
+    ++turns_;
     first->turn_came();
 }
 

@@ -37,8 +37,8 @@ class PoolSlot {
     SocketPool* pool_ = nullptr;
 };
 
-// A connect() that waits for its turn. The pool takes it off the queue and tells it once; whoever
-// it is then tries the pool again, or connects.
+// A connect() that waits for its turn. The pool takes it off the queue and tells it once; it then
+// tries the pool again, or connects, and says end_turn() first.
 class PoolWaiter : public core::ListNode {
   public:
     virtual void turn_came() = 0;
@@ -74,8 +74,9 @@ class SocketPool {
     void put(SocketConnection& connection, int64_t timeout_ms);
     void wait(PoolWaiter& waiter);
     void stop_waiting(PoolWaiter& waiter);
-    // There is a place or a connection for one who waits.
+    // Tells the first who waits, if there is a place or a connection for him.
     void wake_one();
+    void end_turn() { --turns_; }
 
     Counts counts;
 
@@ -91,6 +92,7 @@ class SocketPool {
     int64_t size_, backlog_;
     int64_t connections_ = 0;            // open ones, those being opened, those waited for
     int64_t idle_count_ = 0, waiting_count_ = 0;
+    int64_t turns_ = 0;                  // told, and not yet done
     core::List<SocketConnection> idle_;  // newest first
     core::List<PoolWaiter> waiters_;
 };

@@ -116,9 +116,7 @@ void append_value(std::string& text, lua_State* L, int index) {
     switch (lua_type(L, index)) {
     case LUA_TTABLE: return append_table(text, L, index);
     case LUA_TSTRING:
-    case LUA_TNUMBER:
-    case LUA_TNIL:
-    case LUA_TBOOLEAN: append_scalar(text, L, index); return;
+    case LUA_TNUMBER: append_scalar(text, L, index); return;
     default: bad_element(L, index);
     }
 }

@@ -420,7 +420,7 @@ void H1::request_over() {
     bump(worker.counters.writing, int64_t(-1));
     if (again) return go_idle();
     state_ = State::closing;
-    if (output_.empty()) return finish_closing();
+    if (pending_ == 0) return finish_closing();
     schedule_flush();
 }
 
