@@ -160,11 +160,10 @@ def test_families(server, dns):
     up(server, dns.server + " ipv6=off")
     assert ask(server, "four.test") == "resolved"
     assert ask(server, "six.test") == not_found("six.test")
-    up_again = "resolver %s ipv4=off;" % dns.server
-    server.setup(http=HTTP + up_again, locations=LOCATIONS)
+    server.setup(http=HTTP + "resolver %s ipv4=off;" % dns.server, locations=LOCATIONS)
     assert server.reload()
     assert wait_until(lambda: ask(server, "four.test") == not_found("four.test"), 3)
-    assert ask(server, "six.test") == "resolved"
+    assert wait_until(lambda: ask(server, "six.test") == "resolved", 3, 0.1)
 
 
 def test_many_wait_for_one_lookup(server, dns):

@@ -1,4 +1,4 @@
--- DNS messages (RFC 1035): builds queries and reads replies. Pure text work, for resty.dns.resolver.
+-- DNS messages (RFC 1035): builds queries, reads replies. Pure text work, for resty.dns.resolver.
 
 local byte, char, sub, format = string.byte, string.char, string.sub, string.format
 local gsub = string.gsub
@@ -131,6 +131,9 @@ readers[1] = function(buf, record, answer)
     if record.length ~= 4 then
         return nil, "bad A record value length: " .. record.length
     end
+    if not record.complete then
+        return nil, "truncated"
+    end
     answer.address = format("%d.%d.%d.%d", byte(buf, record.start, record.after - 1))
     return true
 end
@@ -138,6 +141,9 @@ end
 readers[28] = function(buf, record, answer)
     if record.length ~= 16 then
         return nil, "bad AAAA record value length: " .. record.length
+    end
+    if not record.complete then
+        return nil, "truncated"
     end
     local groups = {}
     for i = 1, 8 do
@@ -194,6 +200,9 @@ end
 -- One text, or a list of them. A length that runs over the record's end is cut there.
 local function text_field(field)
     return function(buf, record, answer)
+        if not record.complete then
+            return nil, "truncated"
+        end
         local pos, last = record.start, record.after - 1
         local texts = {}
         while pos <= last do
@@ -225,21 +234,20 @@ local function read_record(buf, pos, section, answers)
     local after = start + length
     local answer = { section = section, name = name, type = number16(buf, at),
                      class = number16(buf, at + 2), ttl = number32(buf, at + 4) }
-    if not answers then
-        if after > #buf + 1 then
-            return nil, "truncated"
-        end
-        return after
-    end
-    local reader = readers[answer.type]
+    local complete = after <= #buf + 1
+    local reader = answers and readers[answer.type]
     if reader then
-        local ok, err = reader(buf, { start = start, after = after, length = length }, answer)
+        local record = { start = start, after = after, length = length, complete = complete }
+        local ok, err = reader(buf, record, answer)
         if not ok then
             return nil, err
         end
     end
-    if after > #buf + 1 then
+    if not complete then
         return nil, "truncated"
+    end
+    if not answers then
+        return after
     end
     if not reader then
         answer.rdata = sub(buf, start, after - 1)
