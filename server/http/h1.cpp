@@ -11,6 +11,7 @@
 #include "server/http/proxy_header.h"
 #include "server/http/request.h"
 #include "server/http/router.h"
+#include "server/upstream/states.h"
 #include "server/worker.h"
 
 namespace server {
@@ -39,6 +40,7 @@ void describe_request(const void* subject, core::LogLine& line) {
         line.append_escaped(request.uri);
         line.append("\"");
     }
+    describe_upstream(request, line);
     core::Slice host = request.headers.value(HeaderId::host);
     if (!host.empty()) {
         line.append(", host: \"");

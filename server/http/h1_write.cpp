@@ -220,8 +220,16 @@ void H1::send_interim(Request& request, int status) {
     core::Slice text = status_text(status);
     output_.add_copy("HTTP/1.1 ");
     output_.add_copy(text);
-    output_.add_copy("\r\n\r\n");
+    output_.add_copy("\r\n");
     pending_ += int64_t(text.size()) + 13;
+    for (const Header& field : request.response.headers) {
+        if (field.removed || status == 100) continue;
+        for (core::Slice part : {field.name, core::Slice(": "), field.value, core::Slice("\r\n")}) {
+            output_.add_copy(part);
+            pending_ += int64_t(part.size());
+        }
+    }
+    output_.add_copy("\r\n");
     schedule_flush();
 }
 

@@ -1,16 +1,16 @@
-// proxy_pass: answers a request with another server's response. This is the plain exchange: one
-// server, a new connection each time, the body passed on as it comes; what the gateway adds to it
-// (upstream groups, retries, kept connections, TLS, caching) has directives of its own.
+// proxy_pass: answers a request with the response of an HTTP/1 server. How that server is chosen and
+// reached is upstream/session's; this is what is spoken: requests, response heads, framing, and
+// what a response may order (X-Accel-…). Requests and responses are built in proxy_request.cpp and
+// proxy_response.cpp, directives are in proxy_directives.cpp.
 #include <algorithm>
 
-#include "core/clock.h"
-#include "core/resolver.h"
+#include "conf/values.h"
 #include "core/text.h"
 #include "server/http/connection.h"
-#include "server/http/escape.h"
-#include "server/http/modules/proxy_parts.h"
-#include "server/upstream/http_exchange.h"
-#include "server/worker.h"
+#include "server/http/exchange.h"
+#include "server/http/modules/proxy.h"
+#include "server/http/uri.h"
+#include "server/upstream/response_parser.h"
 
 namespace server {
 
@@ -20,308 +20,325 @@ namespace {
 
 using core::Slice;
 
+constexpr int interim_max = 100;   // answers before the final one (100, 103); more are abuse
+
 // One proxied request. Lives in the request's arena.
-class ProxyRun final : public UpstreamExchange::Client {
+class ProxyRun final : public UpstreamProtocol {
   public:
-    explicit ProxyRun(Request& request);
-    ~ProxyRun() { exchange_.stop(); }
+    ProxyRun(Request& of, const ProxyConf& with);
 
     Verdict start();
-    static void body_read(Request& request, void* self, Verdict verdict);
 
-    void on_response_field(Slice name, Slice value) override;
-    bool on_response_head(int status, Slice reason) override;
-    void on_response_body(Slice bytes) override;
-    void on_upstream_end(bool complete) override;
-    void on_upstream_failure(int status) override;
-    bool wants_more() override;
+    bool make_request(core::Chain& to) override;
+    void frame_body(core::Chain& piece, bool last) override;
+    void reset() override;
+    Head read_head(Slice& bytes) override;
+    int status() const override { return head_.status; }
+    bool wants_tunnel() const override;
+    Verdict accept_head() override;
+    Slice next_body(Slice& bytes) override { return body_.next(bytes); }
+    Body body_state() const override { return translate(body_.state()); }
+    Body body_closed() override { return translate(body_.closed()); }
+    void body_complete() override;
+    bool keeps_connection() const override;
 
     Request& request;
+    const ProxyConf& conf;
     ProxyUrl url;
-    HeaderList fields;               // of the response, as received
-    int status = 0;
-    int64_t header_ms = -1, response_ms = -1;
-    const UpstreamExchange& exchange() const { return exchange_; }
 
   private:
-    void connect();
-    Verdict answer();
-    static UpstreamOptions options(const Request& request);
-    static void describe(const void* self, core::LogLine& line);
+    static void body_read(Request& request, void* self, Verdict verdict);
+    static Body translate(BodyReader::State state);
+    Verdict begin();
+    Head interim();
+    void start_body();
+    Slice field(HeaderId id, IgnoredField ignored) const;
+    Verdict redirect(Slice target);
+    Verdict intercept();
+    void obey_fields();
 
-    core::LogContext own_log() const;
-    UpstreamExchange exchange_;
-    Request::Drain drain_;
-    bool answering_ = false;         // the head went to the client
-    bool intercepted_ = false;       // the response is replaced by an error page
+    UpstreamSession session_;
+    HeaderList fields_, trailers_;
+    ResponseHead head_;
+    BodyReader body_;
+    size_t searched_ = 0;
+    int interims_ = 0;
+    Slice method_, uri_;
+    bool streams_ = false;
 };
 
-ProxyRun::ProxyRun(Request& of)
-    : request(of), fields(of.arena), exchange_(*this, own_log(), options(of)) {
-    drain_.run = [](Request&, void* self) { static_cast<ProxyRun*>(self)->exchange_.resume(); };
-    drain_.argument = this;
-}
+ProxyRun::ProxyRun(Request& of, const ProxyConf& with)
+    : request(of),
+      conf(with),
+      session_(of, with, *this),
+      fields_(of.arena),
+      trailers_(of.arena) {}
 
-UpstreamOptions ProxyRun::options(const Request& request) {
-    const auto& conf = request.conf<ProxyConf>(proxy);
-    return {conf.connect_timeout->count, conf.send_timeout->count, conf.read_timeout->count,
-            size_t(conf.buffer_size->count), request.method == Method::head};
-}
-
-// The request's, with the upstream server added to each line.
-core::LogContext ProxyRun::own_log() const {
-    core::LogContext log = request.log;
-    log.describe = describe;
-    log.subject = this;
-    return log;
-}
-
-void ProxyRun::describe(const void* self, core::LogLine& line) {
-    const auto& run = *static_cast<const ProxyRun*>(self);
-    run.request.log.describe(run.request.log.subject, line);
-    line.append(", upstream: \"http://");
-    char room[128];
-    core::Address address = run.exchange_.address();
-    if (address.family() == AF_UNSPEC) {
-        line.append(run.url.host_port);
-    } else {
-        line.append(address.ip_into(room, sizeof room));
-        if (address.port()) line.format(":%d", address.port());
+ProxyRun::Body ProxyRun::translate(BodyReader::State state) {
+    switch (state) {
+        case BodyReader::State::complete: return Body::complete;
+        case BodyReader::State::bad: return Body::bad;
+        case BodyReader::State::more: break;
     }
-    line.append_escaped(run.url.uri);
-    line.append("\"");
+    return Body::more;
 }
 
 Verdict ProxyRun::start() {
-    const auto& conf = request.conf<ProxyConf>(proxy);
-    if (auto parsed = conf.target.resolve(request); parsed) {
-        url = std::move(*parsed);
+    if (conf.target.is_fixed) {
+        url = conf.target.fixed;
     } else {
-        LOG(request.log, error, 0, "%s", parsed.error().what.c_str());
-        return Verdict::reject(500);
+        Slice text = conf.target.text.evaluate(request);
+        auto parsed = parse_proxy_url(text);
+        if (!parsed) {
+            LOG(request.log, error, 0, "%s \"%.*s\"", parsed.error().what.c_str(),
+                int(text.size()), text.data());
+            return Verdict::reject(500);
+        }
+        url = std::move(*parsed);
     }
-    if (conf.pass_request_body && !conf.body.is_set) {
-        Verdict read = request.body.read(request, {}, body_read, this);
-        if (!read.is(Verdict::passed)) return read;
+    uri_ = proxy_uri(request, conf.target, url);
+    method_ = conf.method.is_set ? conf.method->evaluate(request) : request.head.method_name;
+    session_.describe(url.scheme, uri_);
+    bool passes_body = conf.pass_request_body && !conf.body.is_set;
+    if (!passes_body || !request.body.present()) return begin();
+    streams_ = !conf.request_buffering && !request.parent &&
+               request.body.state() == RequestBody::State::untouched &&
+               (!request.body.chunked || *conf.http_version == ProxyVersion::http_1_1);
+    if (streams_) {
+        session_.stream_body();
+        return begin();
     }
-    connect();
-    return Verdict::suspend();
+    Verdict read = request.body.read(request, {}, body_read, this);
+    return read.is(Verdict::passed) ? begin() : read;
 }
 
 void ProxyRun::body_read(Request& request, void* self, Verdict verdict) {
-    if (verdict.is(Verdict::passed)) return static_cast<ProxyRun*>(self)->connect();
-    request.resume(verdict);
+    if (verdict.is(Verdict::passed)) verdict = static_cast<ProxyRun*>(self)->begin();
+    if (!verdict.is(Verdict::suspended)) request.resume(verdict);
 }
 
-void ProxyRun::connect() {
-    const auto& conf = request.conf<ProxyConf>(proxy);
-    if (!conf.ignore_client_abort && !request.parent && !request.on_abort) {
-        request.on_abort = [](Request&, void* self) {
-            static_cast<ProxyRun*>(self)->exchange_.stop();
-            static_cast<ProxyRun*>(self)->request.resume(Verdict::reject(status_client_closed));
-        };
-        request.on_abort_argument = this;
+Verdict ProxyRun::begin() {
+    UpstreamGroup* group = conf.target.group;
+    if (!group) group = upstream_groups().find(url.host, url.no_port ? 0 : url.port);
+    if (group) return session_.start(*group);
+    return session_.start(UpstreamHost{url.host, url.port, url.is_unix});
+}
+
+bool ProxyRun::make_request(core::Chain& to) {
+    ProxyRequest what{method_, uri_, &url, streams_, request.body.chunked};
+    return make_proxy_request(request, conf, what, to);
+}
+
+void ProxyRun::frame_body(core::Chain& piece, bool last) {
+    if (!request.body.chunked) return;
+    int64_t size = piece.bytes();
+    if (size > 0) {
+        core::Chain framed;
+        framed.add_copy(core::format("%llx\r\n", static_cast<unsigned long long>(size)));
+        framed.append(std::move(piece));
+        framed.add_copy("\r\n");
+        piece = std::move(framed);
     }
-    auto* own = static_cast<core::Resolver*>(request.core().resolver.get());
-    core::Resolver& resolver = own ? *own : request.connection.worker.resolver();
-    exchange_.start(url.target, resolver, make_proxy_request(request, conf, url));
+    if (last) piece.add_copy("0\r\n\r\n");
 }
 
-void ProxyRun::on_response_field(Slice name, Slice value) {
-    fields.add(request.arena.copy(name), request.arena.copy(value));
+void ProxyRun::reset() {
+    fields_.clear();
+    trailers_.clear();
+    head_ = {};
+    body_ = {};
+    searched_ = 0;
+    interims_ = 0;
+    UpstreamRecord& record = upstream_record(request);
+    record.fields = &fields_;
+    record.trailers = &trailers_;
 }
 
-bool ProxyRun::on_response_head(int code, Slice reason) {
-    status = code;
-    header_ms = core::Clock::monotonic_ms() - exchange_.started_ms();
-    if (code == 101) {
-        LOG(request.log, error, 0, "upstream sent unexpected 101 response");
-        return false;
+ProxyRun::Head ProxyRun::read_head(Slice& bytes) {
+    const core::LogContext& log = session_.log();
+    if (!may_be_response(bytes)) {
+        LOG(log, error, 0, "upstream sent no valid HTTP/1.0 header");
+        return Head::invalid;
     }
-    const auto& conf = request.conf<ProxyConf>(proxy);
-    if (conf.intercept_errors && code >= 300 && has_error_page(request, code)) {
-        intercepted_ = true;
+    size_t end = find_head_end(bytes, searched_);
+    if (end == 0) return Head::incomplete;
+    Slice text = request.arena.copy(bytes.substr(0, end));
+    bytes.remove_prefix(end);
+    searched_ = 0;
+    fields_.clear();
+    if (const char* wrong = parse_response_head(text, head_, fields_)) {
+        LOG(log, error, 0, "%s", wrong);
+        return Head::invalid;
+    }
+    if (head_.status < 200 && head_.status != 101) return interim();
+    start_body();
+    return Head::complete;
+}
+
+// 103 goes on to the client where early_hints says so; 100 and others are dropped.
+ProxyRun::Head ProxyRun::interim() {
+    if (++interims_ > interim_max) {
+        LOG(session_.log(), error, 0, "upstream sent too many interim responses");
+        return Head::invalid;
+    }
+    const auto& wanted = *request.core().early_hints;
+    bool passes = std::any_of(wanted.begin(), wanted.end(), [&](const ComplexValue& value) {
+        Slice text = value.evaluate(request);
+        return !text.empty() && text != "0";
+    });
+    if (head_.status == 103 && passes && !request.parent) {
+        for (const Header& hint : fields_) {
+            if (conf.hidden.has(hint)) continue;
+            request.response.headers.add(hint.name, hint.value, hint.id);
+        }
+        request.exchange->send_interim(request, 103);
+        request.response.headers.clear();
+    }
+    return Head::interim;
+}
+
+void ProxyRun::start_body() {
+    bool none = core::iequals(method_, "HEAD") || head_.status == 204 || head_.status == 304 ||
+                head_.status == 101;
+    if (none) return body_.none();
+    if (head_.chunked) return body_.chunked();
+    if (head_.content_length >= 0) return body_.of_length(head_.content_length);
+    body_.until_close();
+}
+
+bool ProxyRun::wants_tunnel() const {
+    return head_.status == 101 && request.headers.has(HeaderId::upgrade) && !request.parent;
+}
+
+bool ProxyRun::keeps_connection() const { return !head_.close && !body_.is_until_close(); }
+
+// ---- what a response orders ----
+
+Slice ProxyRun::field(HeaderId id, IgnoredField ignored) const {
+    if (conf.ignore_fields->has(ignored) || !fields_.has(id)) return {};
+    return fields_.value(id);
+}
+
+Verdict ProxyRun::accept_head() {
+    if (head_.status >= 300 && conf.intercept_errors && has_error_page(request, head_.status)) {
+        return intercept();
+    }
+    Slice target = field(HeaderId::x_accel_redirect, IgnoredField::x_accel_redirect);
+    if (!target.empty()) return redirect(target);
+    Response& response = request.response;
+    response.status = uint16_t(head_.status);
+    response.status_line = head_.status_line;
+    take_response_fields(request, conf, fields_, url);
+    if (!head_.chunked && (head_.content_length >= 0)) {
+        response.content_length = head_.content_length;
+    }
+    obey_fields();
+    if (conf.limit_rate.is_set) {
+        auto rate = conf::parse_size(conf.limit_rate->evaluate(request));
+        if (rate) session_.limit_rate(*rate);
+    }
+    if (conf.store->on) session_.relay().keep_all();
+    return Verdict::pass();
+}
+
+Verdict ProxyRun::intercept() {
+    if (head_.status == 401) {
+        for (const Header& each : fields_) {
+            if (each.id != HeaderId::www_authenticate) continue;
+            request.response.headers.add(each.name, each.value, each.id);
+        }
+    }
+    return Verdict::reject(head_.status);
+}
+
+// X-Accel-Redirect: the response is made elsewhere; what it says of the content goes along.
+Verdict ProxyRun::redirect(Slice target) {
+    Response& response = request.response;
+    for (const Header& each : fields_) {
+        switch (each.id) {
+            case HeaderId::content_type: response.content_type = each.value; break;
+            case HeaderId::set_cookie:
+            case HeaderId::content_disposition:
+            case HeaderId::cache_control:
+            case HeaderId::expires:
+                if (!conf.hidden.has(each)) {
+                    response.headers.add(each.name, each.value, each.id);
+                }
+                break;
+            default: break;
+        }
+    }
+    obey_fields();
+    if (target[0] == '@') return request.named_location(target);
+    Slice args;
+    if (!split_internal_uri(request.arena, target, args)) return Verdict::reject(404);
+    if (request.method != Method::head) {
+        request.method = Method::get;
+        request.head.method_name = "GET";
+    }
+    return request.internal_redirect(target, args);
+}
+
+void ProxyRun::obey_fields() {
+    Slice rate = field(HeaderId::x_accel_limit_rate, IgnoredField::x_accel_limit_rate);
+    if (!rate.empty()) {
+        if (auto bytes = core::parse_number(rate)) {
+            request.limit_rate = int64_t(*bytes);
+            request.limit_rate_set = true;
+        }
+    }
+    Slice buffering = field(HeaderId::x_accel_buffering, IgnoredField::x_accel_buffering);
+    if (core::iequals(buffering, "yes")) session_.relay().set_buffering(true);
+    if (core::iequals(buffering, "no")) session_.relay().set_buffering(false);
+    Slice charset = field(HeaderId::x_accel_charset, IgnoredField::x_accel_charset);
+    if (!charset.empty()) request.response.charset = charset;
+}
+
+void ProxyRun::body_complete() {
+    if (body_.trailers().empty()) return;
+    Slice lines = request.arena.copy(body_.trailers());
+    if (!parse_trailers(lines, trailers_)) {
+        LOG(session_.log(), error, 0, "upstream sent invalid trailer");
+        trailers_.clear();
+    }
+    if (!conf.pass_trailers) return;
+    for (const Header& each : trailers_) {
+        if (!conf.hidden.has(each)) {
+            request.response.trailers.add(each.name, each.value, each.id);
+        }
+    }
+}
+
+// ---- variables ----
+
+// What proxy_pass names, asked for by a variable before or during the exchange.
+bool current_url(Request& request, ProxyUrl& url) {
+    if (const auto* run = request.state<ProxyRun>(proxy)) {
+        url = run->url;
         return true;
     }
-    request.response.status = uint16_t(code);
-    if (!reason.empty()) {
-        core::Appender line(request.arena, reason.size() + 4);
-        line.append_number(code);
-        line.append(' ');
-        line.append(reason);
-        request.response.status_line = line.take();
-    }
-    take_response_fields(request, conf, fields, url);
-    answering_ = true;
-    Verdict sent = request.send_header();
-    if (!sent.is(Verdict::rejected)) return true;
-    exchange_.stop();
-    request.resume(sent);
-    return true;
-}
-
-void ProxyRun::on_response_body(Slice bytes) {
-    if (!answering_) return;
-    core::Chain chain;
-    chain.add_copy(bytes);
-    const auto& conf = request.conf<ProxyConf>(proxy);
-    if (!conf.buffering) chain.add_mark(core::Buffer::flush);
-    request.send(std::move(chain));
-}
-
-bool ProxyRun::wants_more() {
-    if (!request.output_blocked()) return true;
-    request.on_drained(drain_);
-    return false;
-}
-
-void ProxyRun::on_upstream_end(bool complete) {
-    response_ms = core::Clock::monotonic_ms() - exchange_.started_ms();
-    request.on_abort = nullptr;
-    if (intercepted_) return request.resume(Verdict::reject(status));
-    if (!complete) {
-        request.cut("upstream closed before the end of its response");
-        return request.resume(Verdict::finish());
-    }
-    request.send_last();
-    request.resume(Verdict::finish());
-}
-
-void ProxyRun::on_upstream_failure(int code) {
-    status = code;
-    request.on_abort = nullptr;
-    request.resume(Verdict::reject(code));
-}
-
-Verdict handle(Request& request) {
-    auto* run = request.arena.make<ProxyRun>(request);
-    request.set_state(proxy, run);
-    return run->start();
-}
-
-// --- directives ---
-
-conf::Result<void> set_pass(ProxyConf& conf, const conf::Line& line) {
-    if (conf.target.is_set) return conf::detail::duplicate();
-    Location* location = Configuration::current().binding_location;
-    auto text = ComplexValue::compile(line.arg(0), line);
-    if (!text) return text.take_error();
-    conf.target.is_set = true;
-    conf.target.text = std::move(*text);
-    conf.target.location = location ? location->name : std::string();
-    if (conf.target.text.is_constant()) {
-        auto url = parse_proxy_url(line.arg(0));
-        if (!url) return url.take_error();
-        bool prefix = location && (location->kind == Location::prefix ||
-                                   location->kind == Location::prefix_no_regex ||
-                                   location->kind == Location::exact);
-        if (!url->path.empty() && !prefix) {
-            return core::Error{"\"proxy_pass\" cannot have URI part in location given by regular "
-                               "expression, or inside named location, or inside \"if\" "
-                               "statement, or inside \"limit_except\" block"};
-        }
-        conf.target.fixed = std::make_shared<const ProxyUrl>(std::move(*url));
-    }
-    if (location && location->name.ends_with('/')) location->slash_redirect = true;
-    return set_content_handler(line, handle);
-}
-
-conf::Result<void> add_field(ProxyConf& conf, const conf::Line& line) {
-    auto value = ComplexValue::compile(line.arg(1), line);
-    if (!value) return value.take_error();
-    conf.set_fields.push_back({std::string(line.arg(0)), std::move(*value)});
-    return {};
-}
-
-conf::Result<void> hide_field(ProxyConf& conf, const conf::Line& line) {
-    conf.hide_fields.emplace_back(line.arg(0));
-    return {};
-}
-
-conf::Result<void> pass_field(ProxyConf& conf, const conf::Line& line) {
-    conf.pass_fields.emplace_back(line.arg(0));
-    return {};
-}
-
-conf::Result<void> add_redirect(ProxyConf& conf, const conf::Line& line) {
-    conf.redirect_set = true;
-    if (line.count() == 1) {
-        if (line.arg(0) == "off") {
-            conf.redirect_off = true;
-        } else if (line.arg(0) == "default") {
-            conf.redirect_set = false;
-        } else {
-            return conf::invalid_parameter(line.arg(0));
-        }
-        return {};
-    }
-    auto from = ComplexValue::compile(line.arg(0), line);
-    if (!from) return from.take_error();
-    auto to = ComplexValue::compile(line.arg(1), line);
-    if (!to) return to.take_error();
-    conf.redirects.push_back({std::move(*from), std::move(*to)});
-    return {};
-}
-
-conf::Result<void> merge(ProxyConf& conf, const ProxyConf* outer, conf::Binder&) {
-    if (!outer) return {};
-    if (conf.set_fields.empty()) conf.set_fields = outer->set_fields;
-    if (conf.hide_fields.empty()) conf.hide_fields = outer->hide_fields;
-    if (conf.pass_fields.empty()) conf.pass_fields = outer->pass_fields;
-    if (!conf.redirect_set && conf.redirects.empty()) {
-        conf.redirects = outer->redirects;
-        conf.redirect_set = outer->redirect_set;
-        conf.redirect_off = outer->redirect_off;
-    }
-    return {};
-}
-
-constexpr uint32_t any = conf::in_any_http;
-constexpr conf::Directive directives[] = {
-    {"proxy_pass", conf::in_location | conf::in_location_if | conf::in_limit_except, conf::takes(1),
-     conf::call<set_pass>},
-    {"proxy_method", any, conf::takes(1), conf::field<&ProxyConf::method>},
-    {"proxy_set_header", any, conf::takes(2), conf::call<add_field>},
-    {"proxy_set_body", any, conf::takes(1), conf::field<&ProxyConf::body>},
-    {"proxy_http_version", any, conf::takes(1), conf::field<&ProxyConf::http_version>},
-    {"proxy_pass_request_headers", any, conf::takes_flag(),
-     conf::field<&ProxyConf::pass_request_headers>},
-    {"proxy_pass_request_body", any, conf::takes_flag(),
-     conf::field<&ProxyConf::pass_request_body>},
-    {"proxy_connect_timeout", any, conf::takes(1), conf::field<&ProxyConf::connect_timeout>},
-    {"proxy_send_timeout", any, conf::takes(1), conf::field<&ProxyConf::send_timeout>},
-    {"proxy_read_timeout", any, conf::takes(1), conf::field<&ProxyConf::read_timeout>},
-    {"proxy_buffer_size", any, conf::takes(1), conf::field<&ProxyConf::buffer_size>},
-    {"proxy_buffering", any, conf::takes_flag(), conf::field<&ProxyConf::buffering>},
-    {"proxy_intercept_errors", any, conf::takes_flag(), conf::field<&ProxyConf::intercept_errors>},
-    {"proxy_ignore_client_abort", any, conf::takes_flag(),
-     conf::field<&ProxyConf::ignore_client_abort>},
-    {"proxy_hide_header", any, conf::takes(1), conf::call<hide_field>},
-    {"proxy_pass_header", any, conf::takes(1), conf::call<pass_field>},
-    {"proxy_redirect", any, conf::takes(1, 2), conf::call<add_redirect>},
-};
-
-// --- variables ---
-
-const ProxyRun* run_of(Request& request) { return request.state<ProxyRun>(proxy); }
-
-core::Result<ProxyUrl> configured_url(Request& request) {
-    if (const ProxyRun* run = run_of(request)) return run->url;
     const auto& target = request.conf<ProxyConf>(proxy).target;
-    if (!target.is_set) return core::Error{"no proxy_pass here"};
-    return target.resolve(request);
+    if (!target.is_set) return false;
+    if (target.is_fixed) {
+        url = target.fixed;
+        return true;
+    }
+    auto parsed = parse_proxy_url(target.text.evaluate(request));
+    if (parsed) url = std::move(*parsed);
+    return bool(parsed);
 }
 
 Value proxy_host(Request& request, Slice, uintptr_t) {
-    auto url = configured_url(request);
-    return url ? Value(request.arena.copy(url->host_port)) : Value::none();
+    ProxyUrl url;
+    return current_url(request, url) ? Value(url.host_port) : Value::none();
 }
 
 Value proxy_port(Request& request, Slice, uintptr_t) {
-    auto url = configured_url(request);
-    if (!url || url->target.is_unix) return url ? Value(Slice("")) : Value::none();
+    ProxyUrl url;
+    if (!current_url(request, url)) return Value::none();
+    if (url.is_unix) return Slice("");
     core::Appender text(request.arena, 8);
-    text.append_number(url->target.port);
+    text.append_number(url.port);
     return text.take();
 }
 
@@ -338,67 +355,72 @@ Value add_x_forwarded_for(Request& request, Slice, uintptr_t) {
     return text.take();
 }
 
-Value upstream_addr(Request& request, Slice, uintptr_t) {
-    const ProxyRun* run = run_of(request);
-    if (!run || run->exchange().address().family() == AF_UNSPEC) return Value::none();
-    return request.arena.copy(run->exchange().address().text());
-}
-
-Value upstream_status(Request& request, Slice, uintptr_t) {
-    const ProxyRun* run = run_of(request);
-    if (!run || run->status == 0) return Value::none();
-    core::Appender text(request.arena, 8);
-    text.append_number(run->status);
-    return text.take();
-}
-
-// Seconds with milliseconds, "-" until it is known.
-Value upstream_time(Request& request, Slice, uintptr_t header) {
-    const ProxyRun* run = run_of(request);
-    if (!run) return Value::none();
-    int64_t ms = header ? run->header_ms : run->response_ms;
-    if (ms < 0) return Slice("-");
-    return request.arena.copy(core::format("%lld.%03d", static_cast<long long>(ms / 1000),
-                                           int(ms % 1000)));
-}
-
-Value upstream_bytes(Request& request, Slice, uintptr_t) {
-    const ProxyRun* run = run_of(request);
-    if (!run) return Value::none();
-    core::Appender text(request.arena, 24);
-    text.append_number(run->exchange().bytes_received());
-    return text.take();
-}
-
-// "content_type" names the field Content-Type.
-Value upstream_http(Request& request, Slice rest, uintptr_t) {
-    const ProxyRun* run = run_of(request);
-    if (!run) return Value::none();
-    std::string name(rest);
-    std::replace(name.begin(), name.end(), '_', '-');
-    const Header* field = run->fields.find(Slice(name));
-    return field ? Value(field->value) : Value::none();
-}
-
 constexpr Variable variables[] = {
     {"proxy_host", proxy_host, Variable::volatile_},
     {"proxy_port", proxy_port, Variable::volatile_},
     {"proxy_add_x_forwarded_for", add_x_forwarded_for, Variable::volatile_},
-    {"upstream_addr", upstream_addr, Variable::volatile_},
-    {"upstream_status", upstream_status, Variable::volatile_},
-    {"upstream_header_time", upstream_time, Variable::volatile_, 1},
-    {"upstream_response_time", upstream_time, Variable::volatile_, 0},
-    {"upstream_bytes_received", upstream_bytes, Variable::volatile_},
-    {"upstream_http_", upstream_http, Variable::prefix | Variable::volatile_},
 };
+
+// ---- life ----
+
+// A constant proxy_pass names an upstream{} block, or a server of its own.
+UpstreamGroup* group_of(const ProxyUrl& url, const conf::Place& place) {
+    UpstreamGroups& groups = upstream_groups();
+    if (!url.is_unix) {
+        if (auto* known = groups.find(url.host, url.no_port ? 0 : url.port)) return known;
+        if (auto* known = groups.find(url.host, url.port)) return known;
+    }
+    if (url.is_unix) return nullptr;
+    auto made = std::make_shared<UpstreamGroup>(std::string(url.host), place);
+    made->implicit = true;
+    made->port = url.port;
+    ServerLine line;
+    line.spec.server = url.host_port;
+    line.port = url.port;
+    core::Address literal;
+    if (core::Address::parse_ip(url.host, literal)) {
+        literal.set_port(url.port);
+        line.addresses.push_back(literal);
+    } else {
+        line.host = url.host;
+    }
+    made->servers.push_back(std::move(line));
+    groups.all.push_back(made);
+    return made.get();
+}
+
+conf::Result<void> prepare(Configuration& configuration) {
+    for (Location* location : configuration.locations) {
+        auto& conf = const_cast<ProxyConf&>(location->conf<ProxyConf>(proxy));
+        ProxyTarget& target = conf.target;
+        if (!target.is_fixed || target.group) continue;
+        // Copies of a target show their own text.
+        auto url = parse_proxy_url(target.fixed_text);
+        if (!url) return url.take_error();
+        if (url->tls && !conf.tls) {
+            return configuration.binder().error_at(location->place,
+                                                   "https protocol requires SSL support");
+        }
+        target.fixed = std::move(*url);
+        target.group = group_of(target.fixed, location->place);
+    }
+    return {};
+}
 
 }  // namespace
 
-constinit const Module proxy{
+Verdict handle_proxy(Request& request) {
+    auto* run = request.arena.make<ProxyRun>(request, request.conf<ProxyConf>(proxy));
+    request.set_state(proxy, run);
+    return run->start();
+}
+
+const Module proxy{
     .name = "proxy",
-    .conf = conf_with_merge<ProxyConf, merge>,
-    .directives = directives,
+    .conf = conf_with_merge<ProxyConf, merge_proxy>,
+    .directives = proxy_directives,
     .variables = variables,
+    .prepare = prepare,
     .has_request_state = true,
 };
 REGISTER_MODULE(proxy);

@@ -1,0 +1,349 @@
+// A group's tables: made from its server lines, replaced when names resolve to something else or a
+// script says so.
+#include "server/upstream/group.h"
+
+#include <netdb.h>
+
+#include <algorithm>
+#include <atomic>
+#include <cstring>
+
+#include "core/clock.h"
+#include "core/log.h"
+#include "core/resolver.h"
+#include "core/shm.h"
+#include "core/text.h"
+#include "server/config.h"
+#include "server/http/core_conf.h"
+#include "server/worker.h"
+
+namespace server {
+
+// What all workers see of a group. In the memory for updates, which every configuration has.
+struct GroupShared {
+    std::atomic<uint64_t> version{0};      // of the last replacement; 0: none yet
+    char* text = nullptr;                  // the servers it said, see encode()
+    size_t text_size = 0;
+    PeerTable* table = nullptr;            // with a zone: the table in it
+};
+
+namespace {
+
+constexpr int64_t retry_ms = 5000;         // names that did not resolve at start
+constexpr int64_t least_again_ms = 1000;   // however short a TTL is
+
+// A list of servers as bytes, between workers.
+std::string encode(const std::vector<PeerSpec>& specs) {
+    std::string text;
+    auto put = [&](const void* bytes, size_t size) {
+        text.append(static_cast<const char*>(bytes), size);
+    };
+    for (const PeerSpec& spec : specs) {
+        uint32_t size = uint32_t(spec.server.size());
+        put(&size, sizeof size);
+        put(spec.server.data(), size);
+        put(&spec.address, sizeof spec.address);
+        int64_t numbers[] = {spec.weight,         spec.max_conns,     spec.max_fails,
+                             spec.fail_timeout_s, spec.slow_start_ms, spec.backup,
+                             spec.down};
+        put(numbers, sizeof numbers);
+    }
+    return text;
+}
+
+std::vector<PeerSpec> decode(core::Slice text) {
+    std::vector<PeerSpec> specs;
+    auto get = [&](void* to, size_t size) {
+        std::memcpy(to, text.data(), size);
+        text.remove_prefix(size);
+    };
+    while (!text.empty()) {
+        PeerSpec spec;
+        uint32_t size;
+        get(&size, sizeof size);
+        spec.server = text.substr(0, size);
+        text.remove_prefix(size);
+        get(static_cast<void*>(&spec.address), sizeof spec.address);
+        int64_t numbers[7];
+        get(numbers, sizeof numbers);
+        spec.weight = int(numbers[0]);
+        spec.max_conns = int(numbers[1]);
+        spec.max_fails = int(numbers[2]);
+        spec.fail_timeout_s = numbers[3];
+        spec.slow_start_ms = numbers[4];
+        spec.backup = numbers[5];
+        spec.down = numbers[6];
+        specs.push_back(std::move(spec));
+    }
+    return specs;
+}
+
+bool same_addresses(const std::vector<core::Address>& a, const std::vector<core::Address>& b) {
+    return a.size() == b.size() && std::is_permutation(a.begin(), a.end(), b.begin());
+}
+
+}  // namespace
+
+// A name that is looked up while the server runs: `resolve`, or one that did not resolve at start.
+struct UpstreamGroup::Lookup {
+    UpstreamGroup& group;
+    ServerLine& line;
+    core::Resolver* resolver = nullptr;
+    core::Timer timer;
+    std::unique_ptr<core::ResolveQuery> query;
+
+    Lookup(UpstreamGroup& of, ServerLine& what)
+        : group(of), line(what), timer([](void* it) { static_cast<Lookup*>(it)->ask(); }, this) {}
+
+    void ask() {
+        std::string name = line.host;
+        auto kind = core::ResolveKind::addresses;
+        if (!line.service.empty()) {
+            kind = core::ResolveKind::services;
+            bool plain = line.service.find('.') == std::string::npos;
+            name = (plain ? "_" + line.service + "._tcp." : line.service + ".") + line.host;
+        }
+        query = resolver->resolve(
+            name, [this](const core::Resolution& found) { answered(found); }, kind,
+            group.resolver_timeout_ms);
+    }
+
+    void answered(const core::Resolution& found) {
+        int64_t again_ms = retry_ms;
+        if (found.ok()) {
+            again_ms = std::max(found.expires_ms - core::Clock::monotonic_ms(), least_again_ms);
+            take(found);
+        } else {
+            LOG(core::process_log(), error, 0, "%s", found.error_text().c_str());
+        }
+        if (line.resolve || !found.ok()) timer.set(again_ms);
+    }
+
+    void take(const core::Resolution& found) {
+        if (line.service.empty()) {
+            std::vector<core::Address> addresses = found.addresses;
+            for (core::Address& address : addresses) address.set_port(line.port);
+            if (same_addresses(addresses, line.addresses)) return;
+            line.addresses = std::move(addresses);
+        } else {
+            take_services(found);
+        }
+        group.rebuild();
+    }
+
+    // The best priority serves, the others stand by; weights scale to what nginx makes of them.
+    void take_services(const core::Resolution& found) {
+        line.found.clear();
+        uint16_t best = UINT16_MAX;
+        for (const auto& service : found.services) best = std::min(best, service.priority);
+        for (const auto& service : found.services) {
+            for (const core::Address& address : service.addresses) {
+                PeerSpec spec = line.spec;
+                spec.address = address;
+                if (service.weight) spec.weight = service.weight;
+                spec.backup = spec.backup || service.priority != best;
+                line.found.push_back(std::move(spec));
+            }
+        }
+    }
+};
+
+UpstreamGroup::UpstreamGroup(std::string called, const conf::Place& at)
+    : name(std::move(called)), place(at) {}
+
+UpstreamGroup::~UpstreamGroup() {
+    stop();
+    if (local_) store.drop(local_);
+}
+
+std::vector<core::Address> look_up_host(const std::string& host, int port) {
+    std::vector<core::Address> found;
+    core::Address literal;
+    if (core::Address::parse_ip(host, literal)) {
+        literal.set_port(port);
+        return {literal};
+    }
+    addrinfo hints{};
+    hints.ai_socktype = SOCK_STREAM;
+    addrinfo* list = nullptr;
+    if (getaddrinfo(host.c_str(), nullptr, &hints, &list) != 0) return found;
+    for (int family : {AF_INET, AF_INET6}) {
+        for (addrinfo* at = list; at; at = at->ai_next) {
+            if (at->ai_family != family) continue;
+            core::Address address;
+            std::memcpy(&address.any, at->ai_addr, at->ai_addrlen);
+            address.size = at->ai_addrlen;
+            address.set_port(port);
+            if (std::find(found.begin(), found.end(), address) == found.end()) {
+                found.push_back(address);
+            }
+        }
+    }
+    freeaddrinfo(list);
+    return found;
+}
+
+core::Result<void> UpstreamGroup::look_up_now(ServerLine& line) {
+    if (line.host.empty() || line.resolve) return {};
+    line.addresses = look_up_host(line.host, line.port);
+    if (!line.addresses.empty()) return {};
+    // It may be known later: the server starts, and asks again.
+    Configuration::current().binder().warn(
+        place, "host not found in upstream \"" + line.spec.server + "\"");
+    return {};
+}
+
+std::vector<PeerSpec> UpstreamGroup::all_specs() const {
+    std::vector<PeerSpec> specs;
+    for (const ServerLine& line : servers) {
+        for (const core::Address& address : line.addresses) {
+            PeerSpec spec = line.spec;
+            spec.address = address;
+            specs.push_back(std::move(spec));
+        }
+        specs.insert(specs.end(), line.found.begin(), line.found.end());
+    }
+    return specs;
+}
+
+core::Result<void> UpstreamGroup::prepare() {
+    for (ServerLine& line : servers) {
+        auto looked = look_up_now(line);
+        if (!looked) return looked;
+    }
+    UpstreamGroups& groups = upstream_groups();
+    {
+        core::ShmLock lock(*groups.updates);
+        shared_ = groups.updates->make_locked<GroupShared>();
+    }
+    if (!shared_) return core::Error{"too many upstreams"};
+    if (zone_bytes > 0) {
+        auto zone = core::ShmZone::find_or_create(zone_name, zone_bytes, &groups);
+        if (!zone) return zone.take_error();
+        zone_ = *zone;
+        store = PeerStore(*zone_);
+    }
+    PeerLock lock(store);
+    current() = store.make(all_specs(), nullptr, ++versions_);
+    if (!current()) {
+        return core::Error{"shared memory zone \"" + zone_name + "\" is too small"};
+    }
+    return {};
+}
+
+PeerTable*& UpstreamGroup::current() { return zone_ ? shared_->table : local_; }
+
+void UpstreamGroup::adopt(PeerTable* fresh) {
+    if (!fresh) {
+        LOG(core::process_log(), error, 0, "no memory in upstream zone \"%s\"", zone_name.c_str());
+        return;
+    }
+    store.drop(std::exchange(current(), fresh));
+}
+
+void UpstreamGroup::rebuild() {
+    std::vector<PeerSpec> specs = all_specs();
+    PeerLock lock(store);
+    if (shared_->version.load(std::memory_order_acquire) > 0) return;   // a script has said which
+    adopt(store.make(specs, current(), current()->version + 1));
+}
+
+// A script has replaced the servers: the first request that finds out makes the table.
+void UpstreamGroup::refresh() {
+    core::ShmZone& updates = *upstream_groups().updates;
+    std::vector<PeerSpec> specs;
+    {
+        core::ShmLock lock(updates);
+        seen_ = shared_->version.load(std::memory_order_relaxed);
+        specs = decode({shared_->text, shared_->text_size});
+    }
+    if (zone_) return;          // whoever replaced them made the table as well
+    adopt(store.make(specs, local_, local_->version + 1));
+}
+
+PeerTable* UpstreamGroup::table() {
+    if (shared_->version.load(std::memory_order_acquire) != seen_) [[unlikely]] refresh();
+    PeerLock lock(store);
+    PeerTable* now = current();
+    ++now->references;
+    return now;
+}
+
+core::Result<void> UpstreamGroup::replace(std::vector<PeerSpec> specs) {
+    std::string text = encode(specs);
+    core::ShmZone& updates = *upstream_groups().updates;
+    PeerTable* fresh = nullptr;
+    PeerLock lock(store);
+    if (zone_) {
+        fresh = store.make(specs, current(), current()->version + 1);
+        if (!fresh) return core::Error{"no memory"};
+    }
+    core::ShmLock own(updates);
+    auto* room = static_cast<char*>(updates.allocate_locked(std::max<size_t>(text.size(), 1)));
+    if (!room) {
+        if (fresh) store.drop(fresh);
+        return core::Error{"no memory"};
+    }
+    std::memcpy(room, text.data(), text.size());
+    char* old = std::exchange(shared_->text, room);
+    shared_->text_size = text.size();
+    if (old) updates.free_locked(old);
+    if (fresh) adopt(fresh);
+    shared_->version.fetch_add(1, std::memory_order_release);
+    return {};
+}
+
+bool UpstreamGroup::set_down(bool backup, uint32_t index, bool down) {
+    PeerTable* now = table();
+    PeerLock lock(store);
+    PeerList& list = backup ? now->backup : now->primary;
+    bool known = index < list.count;
+    if (known) {
+        Peer& peer = *list.items[index];
+        if (down) peer.down |= peer_down;
+        else peer.down &= uint8_t(~peer_down);
+        list.usable = 0;
+        for (uint32_t i = 0; i < list.count; ++i) list.usable += list.items[i]->down == 0;
+    }
+    store.drop(now);
+    return known;
+}
+
+// Names that change, and those that were not known when the configuration was read. With a zone one
+// worker asks for all.
+void UpstreamGroup::start(Worker& worker) {
+    if (zone_ && worker.id > 0) return;
+    const auto& http = worker.configuration.http<CoreConf>(http_core);
+    for (ServerLine& line : servers) {
+        bool unknown = !line.host.empty() && line.addresses.empty();
+        if (!line.resolve && !unknown) continue;
+        auto lookup = std::make_unique<Lookup>(*this, line);
+        lookup->resolver = own_resolver ? own_resolver.get() : http.resolver.get();
+        if (!lookup->resolver) lookup->resolver = &worker.resolver();
+        if (resolver_timeout_ms < 0) resolver_timeout_ms = http.resolver_timeout->count;
+        lookup->timer.set(0);
+        lookups_.push_back(std::move(lookup));
+    }
+}
+
+void UpstreamGroup::stop() {
+    lookups_.clear();
+    pool.clear();
+}
+
+void UpstreamGroup::room() {
+    if (QueuedRequest* next = queue.pop_front()) {
+        --queued;
+        next->on_room();
+    }
+}
+
+UpstreamGroup* UpstreamGroups::find(core::Slice host, int port) const {
+    for (const auto& group : all) {
+        bool same_port = group->implicit ? group->port == port : port == 0;
+        if (same_port && core::iequals(group->name, host)) return group.get();
+    }
+    return nullptr;
+}
+
+}  // namespace server
