@@ -22,6 +22,15 @@ size_t read_size(const TcpSocket& socket, const Reading& reading) {
     return std::max(size, std::min(wanted, step_max));
 }
 
+// What the end of the stream means.
+SocketFailure end_of(const TcpSocket& socket, const Reading& reading) {
+    if (socket.kind == TcpSocket::Kind::raw && socket.conf->check_client_abort) {
+        return {SocketFailure::client_aborted};
+    }
+    if (reading.ends_with_stream()) return {};
+    return {SocketFailure::closed};
+}
+
 Step advance(TcpSocket& socket, Reading& reading, SocketFailure& failure) {
     SocketConnection& connection = *socket.connection;
     for (;;) {
@@ -33,10 +42,13 @@ Step advance(TcpSocket& socket, Reading& reading, SocketFailure& failure) {
         case core::Io::again:
             return Step::waits;
         case core::Io::closed:
-            if (reading.ends_with_stream()) return Step::done;
-            failure = {SocketFailure::closed};
-            return Step::failed;
+            failure = end_of(socket, reading);
+            return failure ? Step::failed : Step::done;
         case core::Io::failed:
+            if (socket.kind == TcpSocket::Kind::body) {
+                failure = {SocketFailure::client_aborted};
+                return Step::failed;
+            }
             log_connection_error(socket, got.error, "recv()");
             failure = {SocketFailure::system, got.error};
             return Step::failed;

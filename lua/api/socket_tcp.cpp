@@ -68,14 +68,23 @@ void ngx_http_lua_socket_tcp_upstream_s::close() {
         if (waiting) waiting->abandon();
     SocketConnection* closing = connection;
     connection = nullptr;
-    if (closing) SocketConnection::close(closing);
+    if (!closing) return;
+    if (kind == Kind::raw && closing->unread() && !closing->ended()) {
+        constexpr int64_t lingering_ms = 5000;      // as lingering_timeout's default
+        return SocketConnection::linger(closing, lingering_ms);
+    }
+    SocketConnection::close(closing);
 }
 
 void ngx_http_lua_socket_tcp_upstream_s::ready(uint8_t what) {
     bool any = connection->stream.tls();   // a TLS read may wait for writing, and the other way
     if (connecting) return connecting->ready();
     if (writing && (any || (what & (core::ready_write | core::ready_hangup)))) writing->ready();
-    if (reading && (any || (what & (core::ready_read | core::ready_hangup)))) reading->ready();
+    if (reading && (any || (what & (core::ready_read | core::ready_hangup)))) {
+        reading->ready();
+    } else if (kind == Kind::raw && (what & core::ready_hangup) && request->on_abort) {
+        request->client_aborted();
+    }
 }
 
 namespace lua {

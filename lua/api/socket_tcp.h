@@ -59,7 +59,7 @@ struct ngx_http_lua_socket_tcp_upstream_s final : lua::Owned {
     lua::SocketOp* writing = nullptr;
     const void* owner = nullptr;                    // the request, or the task without one
     const lua::LuaConf* conf = nullptr;
-    server::Request* request = nullptr;             // of a body socket
+    server::Request* request = nullptr;             // whose client it is, body or raw
     std::string host;                               // as asked for
     std::string pool_key;
     int port = 0;

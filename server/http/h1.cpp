@@ -243,6 +243,7 @@ size_t H1::take_head(core::Slice bytes) {
         case HeadScan::Result::complete: break;
     }
     size_t size = scan_.end();
+    rest_ = bytes.substr(size);
     start_request(bytes.substr(0, size));
     return size;
 }
@@ -315,6 +316,7 @@ size_t H1::feed_body(core::Slice bytes) {
         if (result.complete) {
             parser_ = nullptr;
             wants_body_ = false;
+            rest_ = bytes.substr(result.used);
             request.body.receive(request, {}, true);
             if (state_ == State::draining_body) request_over_ = true;
         }
@@ -323,6 +325,7 @@ size_t H1::feed_body(core::Slice bytes) {
     size_t part = size_t(std::min<int64_t>(body_left_, int64_t(bytes.size())));
     body_left_ -= int64_t(part);
     if (body_left_ == 0) wants_body_ = false;
+    rest_ = bytes.substr(part);
     request.body.receive(request, bytes.substr(0, part), body_left_ == 0);
     if (body_left_ == 0 && state_ == State::draining_body) request_over_ = true;
     return part;
@@ -492,8 +495,9 @@ void H1::close(bool reset) {
 }
 
 core::Stream H1::detach(std::string& leftover) {
-    leftover.assign(input_.bytes());
-    input_.clear();
+    leftover.assign(processing_ ? rest_ : input_.bytes());
+    if (!processing_) input_.clear();
+    wants_body_ = false;
     watch.stop();
     read_timer_.cancel();
     write_timer_.cancel();

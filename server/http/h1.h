@@ -123,6 +123,7 @@ class H1 final : public Connection, public Exchange {
     HeadScan scan_;
     const HeadMemo::Entry* usual_ = nullptr;    // the header block of the request before
     InputBuffer input_;
+    core::Slice rest_;              // what process() has not come to yet
     core::Chain output_;
     core::Timer read_timer_;
     core::Timer write_timer_;
