@@ -3,6 +3,7 @@
 -- strings are made once. The manual is redis.md.
 
 local new_tab = require "table.new"
+local reader_of = require "resty.reader"
 
 local byte, sub = string.byte, string.sub
 local error, ipairs, pairs, select, type = error, ipairs, pairs, select, type
@@ -10,12 +11,12 @@ local rawget, setmetatable, tonumber, tostring = rawget, setmetatable, tonumber,
 local min = math.min
 local null = ngx.null
 local tcp = ngx.socket.tcp
+local line, need, pending = reader_of.line, reader_of.need, reader_of.pending
+local PIECE_BYTES_MAX = reader_of.PIECE_BYTES_MAX
 
 -- What a sane server sends: Redis limits a string to 512 MB; nothing nests replies this deep.
 local BULK_BYTES_MAX = 512 * 1024 * 1024
 local DEPTH_MAX = 32
--- A bulk string up to this size is read together with its line end and cut, a larger one is not.
-local CUT_BYTES_MAX = 1024
 -- Longer strings are not left behind in a table that is used again.
 local KEPT_BYTES_MAX = 1024
 -- Requests of up to so many arguments have a table and a ready-made head per command.
@@ -32,75 +33,60 @@ local mt = { __index = _M }
 
 -- Reading ---------------------------------------------------------------------------------------
 
--- The stream can no longer be followed: nobody may use this connection again.
-local function broken(sock, err)
-    sock:close()
-    return nil, err
-end
-
-local function read_failed(sock, err)
+-- Half a request may have been sent: nobody may use this connection again.
+local function send_failed(sock, err)
     if err == "timeout" then
         sock:close()
     end
     return nil, err
 end
 
--- The integer after a reply's first character; nil when there is none.
-local function number_of(line)
-    local first, second, third = byte(line, 2, 4)
-    if first and not third and first >= ZERO and first <= NINE then
-        if not second then
-            return first - ZERO
-        end
-        if second >= ZERO and second <= NINE then
-            return (first - ZERO) * 10 + second - ZERO
-        end
-    end
-    if first == MINUS or first and first >= ZERO and first <= NINE then
-        return tonumber(sub(line, 2))
-    end
-    return nil
+-- The stream can no longer be followed: nobody may use this connection again.
+local function broken(reader, err)
+    reader.sock:close()
+    return nil, err
 end
 
-local function read_bulk(sock, size)
+-- The integer in `buf` between two positions; nil when there is none.
+local function number_in(buf, from, to)
+    local first, second = byte(buf, from, to)
+    if not first or first ~= MINUS and (first < ZERO or first > NINE) then
+        return nil
+    end
+    if from == to then
+        return first - ZERO
+    end
+    if to == from + 1 and first ~= MINUS and second >= ZERO and second <= NINE then
+        return (first - ZERO) * 10 + second - ZERO
+    end
+    return tonumber(sub(buf, from, to))
+end
+
+local function read_bulk(reader, size)
     if size > BULK_BYTES_MAX then
-        return broken(sock, "bulk reply too large: " .. size)
+        return broken(reader, "bulk reply too large: " .. size)
     end
-    if size <= CUT_BYTES_MAX then
-        local data, err = sock:receive(size + 2)
-        if not data then
-            return read_failed(sock, err)
-        end
-        if byte(data, size + 1) ~= 13 then
-            return broken(sock, "bulk reply without its line end")
-        end
-        return sub(data, 1, size)
+    local ok, err = need(reader, size + 2)
+    if not ok then
+        return nil, err
     end
-    local data, err = sock:receive(size)
-    if not data then
-        return read_failed(sock, err)
+    local buf, pos = reader.buf, reader.pos
+    if byte(buf, pos + size) ~= 13 then
+        return broken(reader, "bulk reply without its line end")
     end
-    local line_end
-    line_end, err = sock:receive(2)
-    if not line_end then
-        return read_failed(sock, err)
-    end
-    return data
+    reader.pos = pos + size + 2
+    return sub(buf, pos, pos + size - 1)
 end
 
-local read_nested
+local read_value
 
-local function read_array(sock, count, depth)
+local function read_array(reader, count, depth)
     if depth >= DEPTH_MAX then
-        return broken(sock, "reply nested too deep")
+        return broken(reader, "reply nested too deep")
     end
     local values = new_tab(min(count, ARRAY_ROOM_MAX), 0)
     for i = 1, count do
-        local line, err = sock:receive()
-        if not line then
-            return read_failed(sock, err)
-        end
-        local value, why = read_nested(sock, line, depth + 1)
+        local value, why = read_value(reader, depth + 1)
         if value == nil then
             return nil, why
         end
@@ -109,22 +95,27 @@ local function read_array(sock, count, depth)
     return values
 end
 
--- The reply that `line` begins: a value, or false and the server's error, or nil and what went
--- wrong on the way.
-local function read_value(sock, line, depth)
-    local kind = byte(line)
+-- The next reply: a value, or false and the server's error, or nil and what went wrong on the way.
+read_value = function(reader, depth)
+    local from, to = line(reader)
+    if not from then
+        return nil, to
+    end
+    local buf = reader.buf
+    local kind = from <= to and byte(buf, from) or nil
     if kind == STATUS then
-        return sub(line, 2)
+        return sub(buf, from + 1, to)
     end
     if kind == FAILURE then
-        return false, sub(line, 2)
+        return false, sub(buf, from + 1, to)
     end
     if kind ~= BULK and kind ~= INTEGER and kind ~= ARRAY then
-        return broken(sock, 'unknown prefix: "' .. tostring(kind) .. '"')
+        return broken(reader, 'unknown prefix: "' .. tostring(kind) .. '"')
     end
-    local number = number_of(line)
+    local number = number_in(buf, from + 1, to)
     if not number then
-        return broken(sock, 'bad number in reply: "' .. sub(line, 1, 32) .. '"')
+        local shown = sub(buf, from, min(to, from + 31))
+        return broken(reader, 'bad number in reply: "' .. shown .. '"')
     end
     if kind == INTEGER then
         return number
@@ -133,25 +124,68 @@ local function read_value(sock, line, depth)
         return null
     end
     if kind == BULK then
-        return read_bulk(sock, number)
+        return read_bulk(reader, number)
     end
-    return read_array(sock, number, depth)
+    return read_array(reader, number, depth)
 end
 
-read_nested = read_value
-
--- Between two replies a timeout may be harmless: a subscriber waits for whatever comes.
+-- A timeout may be harmless: to a subscriber, who goes on with what had come, and where nothing
+-- had come yet and the caller may wait on. Any other one ends the connection.
 local function read_reply(self, sock, may_wait)
-    local line, err, partial = sock:receive()
-    if not line then
-        if err == "timeout"
-           and (not may_wait and not self._subscribed or partial and partial ~= "")
-        then
+    local reader = self._in
+    local subscribed = self._subscribed
+    reader.keep = subscribed and reader.pos
+    local value, err = read_value(reader, 0)
+    if value == nil and err == "timeout" then
+        if subscribed then
+            reader.pos = reader.keep
+        elseif not may_wait or pending(reader) then
+            sock:close()
+        end
+    end
+    reader.keep = false
+    return value, err
+end
+
+-- The string when `data` is one short bulk reply and nothing else: what most replies are.
+local function whole_bulk(data)
+    local kind, first, second, third, fourth = byte(data, 1, 5)
+    if kind ~= BULK or not fourth or first < ZERO or first > NINE then
+        return nil
+    end
+    local size, from
+    if second == 13 then
+        size, from = first - ZERO, 5
+    elseif third == 13 then
+        size, from = (first - ZERO) * 10 + second - ZERO, 6
+    elseif fourth == 13 then
+        size, from = (first - ZERO) * 100 + (second - ZERO) * 10 + third - ZERO, 7
+    end
+    if size and #data == from + size + 1 then
+        return sub(data, from, from + size - 1)
+    end
+    return nil
+end
+
+-- The reply to a single command, when nothing else is on its way.
+local function read_only_reply(self, sock, may_wait)
+    local reader = self._in
+    if pending(reader) then
+        return read_reply(self, sock, may_wait)
+    end
+    local data, err = sock:receiveany(PIECE_BYTES_MAX)
+    if not data then
+        if err == "timeout" and not may_wait then
             sock:close()
         end
         return nil, err
     end
-    return read_value(sock, line, 0)
+    local value = whole_bulk(data)
+    if value then
+        return value
+    end
+    reader.buf, reader.pos = data, 1
+    return read_reply(self, sock, false)
 end
 
 -- Messages and subscriptions ---------------------------------------------------------------------
@@ -390,9 +424,9 @@ local function new_method(command, may_wait)
             one[1], one[2], one[3] = head, length_lines[#key], key
             local bytes, err = sock:send(one)
             if not bytes then
-                return read_failed(sock, err)
+                return send_failed(sock, err)
             end
-            return read_reply(self, sock, may_wait)
+            return read_only_reply(self, sock, may_wait)
         end
         if prefix then
             self._module_prefix = false
@@ -411,7 +445,7 @@ function _M.new(_)
     end
     -- Every field is there from the start: what is missing would be taken for a command.
     return setmetatable({
-        _sock = sock,
+        _sock = sock, _in = reader_of.new(sock),
         _module_prefix = false,
         _reqs = false, _reqs_end = 0, _reqs_count = 0,
         _subscribed = false, _messages = false, _channels = false,
@@ -490,6 +524,7 @@ function _M.connect(self, host, port_or_options, options)
         end
     end
     self._subscribed, self._messages, self._channels = false, false, false
+    reader_of.reset(self._in)
 
     local ok, err = dial(sock, host, port, options)
     if not ok then
@@ -511,6 +546,9 @@ function _M.set_keepalive(self, ...)
     end
     if self._subscribed then
         return nil, "subscribed state"
+    end
+    if pending(self._in) then
+        return nil, "unread data in buffer"
     end
     return sock:setkeepalive(...)
 end
@@ -554,14 +592,14 @@ function _M.commit_pipeline(self)
     end
     local bytes, err = sock:send(request)
     if not bytes then
-        return read_failed(sock, err)
+        return send_failed(sock, err)
     end
     local n = self._reqs_count
     local replies = new_tab(n, 0)
     for i = 1, n do
         local reply, why = read_answer(self, sock)
         if reply == nil then
-            return read_failed(sock, why)
+            return nil, why
         end
         replies[i] = reply or { false, why }
     end
