@@ -1,5 +1,5 @@
--- resty.memcached: a client for memcached's text protocol on cosockets. A command is a few strings in
--- one table for one send(), and a reader for its reply; a pipeline collects both. The manual is
+-- resty.memcached: a client for memcached's text protocol on cosockets. A command is a few strings
+-- in one table for one send(), and a reader for its reply; a pipeline collects both. The manual is
 -- memcached.md.
 
 local new_tab = require "table.new"

@@ -1,9 +1,9 @@
--- Bytes from a cosocket, taken in large pieces and handed out in small ones: fewer calls than asking
--- the socket for each header and line. For resty.redis, resty.mysql and resty.postgres.
+-- Bytes from a cosocket, taken in large pieces and handed out in small ones: fewer calls than
+-- asking the socket for each header and line. For resty.redis, resty.mysql and resty.postgres.
 --
 -- A reader is { sock, buf, pos, keep }: the unread bytes are those of `buf` from `pos` on. What is
--- before `pos` is dropped when more is read, unless `keep` is a position from which it is to stay.
--- After an error what had come is still there, so a reading that timed out can begin again at `keep`.
+-- before `pos` is dropped when more is read, unless `keep` is a position to keep it from. After an
+-- error what had come is still there, so a reading that timed out can begin again at `keep`.
 
 local find, sub = string.find, string.sub
 

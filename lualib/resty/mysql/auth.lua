@@ -83,8 +83,8 @@ function _M.encrypt_password(password, nonce, public_key)
     return credentials.rsa_oaep(public_key, xor(password .. "\0", nonce))
 end
 
--- The first answer to `plugin`. `private` says that nobody listens (TLS or a Unix socket). Gives nil
--- and an error when there is none.
+-- The first answer to `plugin`. `private` says that nobody listens (TLS or a Unix socket). Gives
+-- nil and an error when there is none.
 function _M.respond(plugin, password, nonce, private)
     if plugin == "mysql_native_password" then
         return native(password, nonce)
@@ -94,7 +94,7 @@ function _M.respond(plugin, password, nonce, private)
         return old(password, nonce)
     elseif plugin == "mysql_clear_password" then
         if not private then
-            return nil, "auth plugin mysql_clear_password needs ssl or a Unix socket"
+            return nil, "mysql_clear_password needs ssl or a Unix socket"
         end
         return password .. "\0"
     elseif plugin == "client_ed25519" then

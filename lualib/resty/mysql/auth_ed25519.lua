@@ -1,6 +1,6 @@
--- MariaDB's client_ed25519: a signature over the server's nonce, with SHA512(password) itself as the
--- expanded secret key. RFC 8032 hashes a seed there, and libcrypto's Ed25519 does no less: so the
--- curve is done here, on libcrypto's big numbers, some 400 point additions for a signature.
+-- MariaDB's client_ed25519: a signature over the server's nonce, with SHA512(password) itself as
+-- the expanded secret key. RFC 8032 hashes a seed there, and libcrypto's Ed25519 does no less: so
+-- the curve is done here, on libcrypto's big numbers, some 400 point additions for a signature.
 
 local ffi = require "ffi"
 local bit = require "bit"
