@@ -649,8 +649,12 @@ local function resume_session(self, options)
 end
 
 local function pool_name(self, options)
+    local security = "plain"
+    if self._tls then
+        security = options.ssl_verify and "ssl-verified" or "ssl"
+    end
     return concat({ "postgres", self._user, options.database or self._user, self._address,
-                    self._tls and (options.ssl_verify and "ssl-verified" or "ssl") or "plain" }, ":")
+                    security }, ":")
 end
 
 function _M.connect(self, options)
