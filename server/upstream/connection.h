@@ -1,6 +1,6 @@
-// UpstreamConnection: a connection to an upstream server, for as long as it lives: while a request
-// uses it and, between requests, idle in the pool of its group. What arrives on an idle one, the end
-// included, closes it: no request ever sees bytes that it did not ask for.
+// UpstreamConnection: a connection to an upstream server, for as long as it lives: while a
+// request uses it and, between requests, idle in the pool of its group. What arrives on an idle
+// one, the end included, closes it: no request ever sees bytes that it did not ask for.
 //
 // Made by upstream/session, its User for one request; owned by that or by a ConnectionPool.
 #pragma once

@@ -8,6 +8,7 @@
 #include "server/http/connection.h"
 #include "server/http/exchange.h"
 #include "server/upstream/socket_setup.h"
+#include "server/upstream/tunnel.h"
 #include "server/worker.h"
 
 namespace server {
@@ -28,6 +29,7 @@ UpstreamSession::UpstreamSession(Request& request, const UpstreamSettings& setti
 }
 
 UpstreamSession::~UpstreamSession() {
+    tunnel_ = nullptr;         // younger than this in the request's arena: gone already
     stop();
     if (record_.session == this) record_.session = nullptr;
 }
@@ -89,14 +91,14 @@ void UpstreamSession::on_upstream_io(uint8_t ready) {
         case At::connecting:
             if (ready & core::ready_write) connected();
             return;
-        case At::handshaking:
-        case At::tunnel:
+        case At::tunnel: return tunnel_ ? tunnel_->on_upstream_io(ready) : void();
         case At::waiting:
         case At::reading: break;
         case At::idle:
         case At::resolving:
         case At::choosing:
         case At::queued:
+        case At::handshaking:
         case At::relaying:
         case At::over: return;
     }
@@ -296,6 +298,7 @@ void UpstreamSession::stop() {
     rate_timer_.cancel();
     query_.reset();
     if (linked()) leave_queue();
+    if (tunnel_) tunnel_->stop();
     connection_.reset();
     leave_peer(TryEnd::passed);
     drop_table();
@@ -315,11 +318,13 @@ void UpstreamSession::on_timeout(void* self) {
             LOG(it.log_, error, ETIMEDOUT, "upstream timed out");
             return it.break_off();
         case At::queued: return it.queue_too_long();
+        case At::tunnel:
+            LOG(it.log_, error, ETIMEDOUT, "upstream timed out");
+            return it.on_tunnel_end();
         case At::idle:
         case At::resolving:
         case At::choosing:
         case At::relaying:
-        case At::tunnel:
         case At::over: return;
     }
 }

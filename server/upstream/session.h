@@ -24,6 +24,7 @@
 #include "server/upstream/relay.h"
 #include "server/upstream/settings.h"
 #include "server/upstream/states.h"
+#include "server/upstream/tunnel.h"
 
 namespace core {
 class ResolveQuery;
@@ -76,6 +77,7 @@ struct UpstreamHost {
 
 class UpstreamSession final : public UpstreamConnection::User,
                               public BodyRelay::Owner,
+                              public UpstreamTunnel::Owner,
                               public QueuedRequest {
   public:
     UpstreamSession(Request& request, const UpstreamSettings& settings,
@@ -112,6 +114,8 @@ class UpstreamSession final : public UpstreamConnection::User,
     void on_relay_room() override;
     void on_relay_done() override;
     void on_room() override;
+    void on_tunnel_end() override;
+    void on_tunnel_moved() override;
 
   private:
     enum class At : uint8_t { idle, resolving, choosing, queued, connecting, handshaking, waiting,
@@ -159,6 +163,10 @@ class UpstreamSession final : public UpstreamConnection::User,
     void store_response();
     void break_off();
     int64_t rate_room();
+
+    // a tunnel (session_tunnel.cpp)
+    void begin_tunnel(core::Slice rest);
+    void tie();
 
     // the end (session.cpp)
     void fail(NextUpstream what, int error = 0);
@@ -210,6 +218,8 @@ class UpstreamSession final : public UpstreamConnection::User,
     core::Timer rate_timer_;
     std::unique_ptr<core::ResolveQuery> query_;
     BodyRelay relay_;
+    UpstreamTunnel* tunnel_ = nullptr;
+    Request::Drain drain_;
 };
 
 }  // namespace server

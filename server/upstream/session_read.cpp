@@ -111,10 +111,7 @@ void UpstreamSession::head_complete(core::Slice rest) {
         note_header_time(choice_, state_->header_ms);
     }
     if (protocol_.status() >= 300 && ask_next_for_status()) return;
-    if (protocol_.status() == 101) {
-        LOG(log_, error, 0, "upstream sent unexpected 101 response");
-        return fail(NextUpstream::invalid_header);
-    }
+    if (protocol_.status() == 101) return begin_tunnel(rest);
     Verdict verdict = protocol_.accept_head();
     if (verdict.is(Verdict::passed)) verdict = request_.send_header();
     if (!verdict.is(Verdict::passed)) {

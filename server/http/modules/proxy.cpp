@@ -1,4 +1,4 @@
-// proxy_pass: answers a request with the response of an HTTP/1 server. How that server is chosen and
+// proxy_pass: answers a request with the response of an HTTP/1 server. How that is chosen and
 // reached is upstream/session's; this is what is spoken: requests, response heads, framing, and
 // what a response may order (X-Accel-…). Requests and responses are built in proxy_request.cpp and
 // proxy_response.cpp, directives are in proxy_directives.cpp.
