@@ -1,6 +1,6 @@
 """An upstream server that follows a script: what each connection does is a Python function.
 
-    with RawUpstream(lambda peer: (peer.head(), peer.send(b"HTTP/1.1 200 OK\\r\\n..."))) as upstream:
+    with RawUpstream(lambda peer: (peer.head(), peer.send(answer()))) as upstream:
         ... upstream.port, upstream.connections, upstream.heads
 """
 import socket
