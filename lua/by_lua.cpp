@@ -63,7 +63,9 @@ Verdict finish_early(const LuaTask& task) {
 
 bool has_answered(const LuaTask& task) {
     const Request& request = *task.request;
-    return request.header_sent() || (request.response.status && !task.of_request->held.empty());
+    const LuaRequest& state = *task.of_request;
+    return request.header_sent() || state.filter_status ||
+           (request.response.status && !state.held.empty());
 }
 
 Verdict returned(const LuaTask& task, const Row& row) {
@@ -104,8 +106,9 @@ Verdict executed(LuaTask& task) {
     return request.named_location(task.exec_uri);
 }
 
-// The request begins anew in another location: ngx.ctx does not go along.
+// The request begins anew in another location: ngx.ctx does not go along by default.
 Verdict jumped(LuaTask& task) {
+    if (task.conf->ctx_inherit) return Verdict::decline();
     int& ctx_ref = task.of_request->ctx_ref;
     if (ctx_ref >= 0) task.vm->release_context(ctx_ref);
     ctx_ref = LUA_NOREF;
@@ -197,6 +200,8 @@ Verdict run_with_body(Request& request, const Row& row) {
 template <HandlerSlot slot>
 Verdict run_slot(Request& request) {
     constexpr const Row& row = row_of(slot);
+    // A rewrite rule has sent it elsewhere.
+    if (slot == HandlerSlot::rewrite && request.uri_changed) return Verdict::decline();
     const LuaConf& conf = request.conf<LuaConf>(lua_module);
     if (conf.need_request_body && &request == request.main) [[unlikely]]
         return run_with_body(request, row);

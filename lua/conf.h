@@ -63,6 +63,7 @@ struct LuaConf {
     Setting<bool> use_default_type{true};
     Setting<bool> transform_underscores{true};   // …_in_response_headers
     Setting<bool> check_client_abort{false};
+    Setting<bool> ctx_inherit{false};            // ngx.ctx goes along with internal redirects
     Setting<bool> http10_buffering{true};
     Setting<bool> socket_log_errors{true};
     Setting<Ms> socket_connect_timeout{Ms{60000}};

@@ -203,6 +203,7 @@ constexpr conf::Directive directives[] = {
     {"lua_transform_underscores_in_response_headers", everywhere, takes_flag(),
      field<&Loc::transform_underscores>},
     {"lua_check_client_abort", everywhere, takes_flag(), field<&Loc::check_client_abort>},
+    {"lua_ctx_inherit", everywhere, takes_flag(), field<&Loc::ctx_inherit>},
     {"lua_http10_buffering", everywhere, takes_flag(), field<&Loc::http10_buffering>},
     {"lua_socket_log_errors", everywhere, takes_flag(), field<&Loc::socket_log_errors>},
     {"lua_socket_connect_timeout", everywhere, takes(1), field<&Loc::socket_connect_timeout>},

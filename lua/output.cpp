@@ -42,7 +42,9 @@ void start_buffering(LuaRequest& state, const LuaConf& conf) {
 Verdict send_head(LuaRequest& state) {
     if (state.request.output != server::Request::Output::none) return Verdict::pass();
     if (state.filter_status) return Verdict::reject(state.filter_status);
-    return state.request.send_header();
+    Verdict verdict = state.request.send_header();
+    if (verdict.is(Verdict::rejected)) state.filter_status = uint16_t(verdict.status);
+    return verdict;
 }
 
 }  // namespace

@@ -271,9 +271,12 @@ void run_ready(LuaTask& task) {
 }
 
 void finish_task(LuaTask& task) {
+    LuaVm& vm = *task.vm;
+    vm.hold();                 // done() may let go of it for good
     task.unlink();
     if (task.done) task.done(task, task.argument);
     destroy_task(task);
+    vm.drop();
 }
 
 void run_in_turn(LuaTask& task) {

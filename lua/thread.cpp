@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "lua/api.h"
+#include "lua/api/ctx.h"
 #include "lua/conf.h"
 #include "lua/op.h"
 #include "lua/vm.h"
@@ -149,6 +150,7 @@ LuaRequest& LuaRequest::of(server::Request& request) {
     if (found) return *found;
     auto* made = request.arena.make<LuaRequest>(request);
     request.set_state(lua_module, made);
+    if (request.conf<LuaConf>(lua_module).ctx_inherit) [[unlikely]] inherit_context(*made);
     return *made;
 }
 

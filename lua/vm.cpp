@@ -63,6 +63,7 @@ int embedded_source(lua_State* L) {
 // built-in directories: what a distribution put there belongs to another server.
 constexpr char searcher_text[] = R"lua(
 local embedded_source = ...
+jit.off(true, true)                 -- nothing here is worth machine code
 local loaders, searchpath = package.loaders, package.searchpath
 
 local function is_built_in(entry)

@@ -1,5 +1,5 @@
-// Pieces of a Lua machine that machines of worker threads (lua/api/worker_thread.cpp) have as well as
-// LuaVm, which makes them.
+// Pieces of a Lua machine that machines of worker threads (lua/api/worker_thread.cpp) have as well
+// as LuaVm, which makes them.
 #pragma once
 
 #include <lua.hpp>

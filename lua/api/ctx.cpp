@@ -1,10 +1,22 @@
 // ngx.ctx: one table per request, kept in registry.ngx_lua_ctx_tables (lualib/resty/core/ctx.lua
 // makes that table). Here is only the request's index into it; LuaVm::release_context() gives it
 // back when the request ends or is redirected internally.
+#include "lua/api/ctx.h"
+
+#include <utility>
+
 #include "lua/api/ffi.h"
+#include "server/module.h"
 
 namespace lua {
 namespace {
+
+// A request's newest LuaRequest that has lua_ctx_inherit; an internal redirect forgets the one of
+// the Lua module, which stays in the request's arena.
+constinit const server::Module lua_ctx{.name = "lua_ctx",
+                                       .has_request_state = true,
+                                       .state_outlives_redirects = true};
+REGISTER_MODULE(lua_ctx);
 
 // Where the index of the task's table is kept.
 int& ctx_ref(LuaTask& task) {
@@ -12,6 +24,16 @@ int& ctx_ref(LuaTask& task) {
 }
 
 }  // namespace
+
+void inherit_context(LuaRequest& fresh) {
+    server::Request& request = fresh.request;
+    if (auto* before = request.state<LuaRequest>(lua_ctx)) {
+        fresh.ctx_ref = std::exchange(before->ctx_ref, LUA_NOREF);
+        fresh.vm = std::exchange(before->vm, nullptr);     // its table is in that machine
+    }
+    request.set_state(lua_ctx, &fresh);
+}
+
 }  // namespace lua
 
 // The index of the table, negative when there is none yet. Phases of the TLS handshake have none of

@@ -1,5 +1,7 @@
 // ndk.set_var: the functions behind set_escape_uri and its kind. lualib/resty/core/ndk.lua calls
 // these.
+#include <string>
+
 #include "lua/api/ffi.h"
 #include "server/http/request.h"
 #include "server/http/text_functions.h"
@@ -21,6 +23,20 @@ void install(lua_State* L) {
 
 REGISTER_LUA_API(ndk, {}, install);
 
+// The value stays until the next call; Lua copies it at once.
+int call_without_request(LuaTask& task, const void* function, core::Slice argument,
+                         ngx_http_lua_ffi_str_t& value) {
+    static std::string kept;
+    core::Arena arena;
+    server::Value result;
+    if (!server::text_functions->call(arena, task.log(), nullptr, function, argument, result)) {
+        return ffi_error;
+    }
+    kept = result.text;
+    give(value, kept);
+    return ffi_ok;
+}
+
 }  // namespace
 }  // namespace lua
 
@@ -37,11 +53,16 @@ LUA_FFI int ngx_http_lua_ffi_ndk_lookup_directive(const unsigned char* var_data,
 LUA_FFI int ngx_http_lua_ffi_ndk_set_var_get(ngx_http_request_t* r, ndk_set_var_value_pt func,
                                              const unsigned char* arg_data, size_t arg_len,
                                              ngx_http_lua_ffi_str_t* value) {
-    if (!r->request) return lua::ffi_error;
+    if (!r->request) {
+        return lua::call_without_request(*r, func, lua::slice(arg_data, arg_len), *value);
+    }
     server::Request& request = *r->request;
     core::Slice argument = request.arena.copy(lua::slice(arg_data, arg_len));
     server::Value result;
-    if (!server::text_functions->call(request, func, argument, result)) return lua::ffi_error;
+    if (!server::text_functions->call(request.arena, request.log, &request, func, argument,
+                                      result)) {
+        return lua::ffi_error;
+    }
     lua::give(*value, result.text);
     return lua::ffi_ok;
 }

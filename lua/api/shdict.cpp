@@ -1,5 +1,8 @@
 // ngx.shared: the lua_shared_dict directive, and the dictionaries' methods: FFI for those of
 // lualib/resty/core/shdict.lua, C functions for lists and walks. The store is lua/shared_dict.h.
+#include <algorithm>
+#include <cstdlib>
+#include <cstring>
 #include <memory>
 #include <string>
 #include <vector>
@@ -164,6 +167,12 @@ int get_keys(lua_State* L) {
     return 1;
 }
 
+const std::vector<std::unique_ptr<SharedDict>>& all_dicts() {
+    static const auto& none = *new std::vector<std::unique_ptr<SharedDict>>;
+    server::Configuration& configuration = server::Configuration::current();
+    return configuration.http_level() ? configuration.http<DictConf>(lua_shared_dict).dicts : none;
+}
+
 // ngx.shared.NAME = {userdata}, all with one metatable, to which the Lua side adds its methods.
 void install(lua_State* L) {
     constexpr luaL_Reg methods[] = {
@@ -180,17 +189,14 @@ void install(lua_State* L) {
     }
     lua_pushvalue(L, -1);
     lua_setfield(L, -2, "__index");
-    server::Configuration& configuration = server::Configuration::current();
-    if (configuration.http_level()) {
-        for (const auto& dict : configuration.http<DictConf>(lua_shared_dict).dicts) {
-            push_slice(L, dict->name());
-            lua_createtable(L, 1, 0);
-            *static_cast<SharedDict**>(lua_newuserdata(L, sizeof(SharedDict*))) = dict.get();
-            lua_rawseti(L, -2, 1);
-            lua_pushvalue(L, -3);
-            lua_setmetatable(L, -2);
-            lua_rawset(L, -4);
-        }
+    for (const auto& dict : all_dicts()) {
+        push_slice(L, dict->name());
+        lua_createtable(L, 1, 0);
+        *static_cast<SharedDict**>(lua_newuserdata(L, sizeof(SharedDict*))) = dict.get();
+        lua_rawseti(L, -2, 1);
+        lua_pushvalue(L, -3);
+        lua_setmetatable(L, -2);
+        lua_rawset(L, -4);
     }
     lua_pop(L, 1);
     lua_setfield(L, -2, "shared");
@@ -321,4 +327,47 @@ LUA_FFI size_t ngx_http_lua_ffi_shdict_capacity(void* zone) {
 
 LUA_FFI size_t ngx_http_lua_ffi_shdict_free_space(void* zone) {
     return lua::dict_of(zone).free_bytes();
+}
+
+// ---- the C interface for other modules, which FFI code uses as well ----
+
+struct ngx_http_lua_value_t {
+    uint8_t type;
+    union {
+        int b;
+        double n;
+        ngx_str_t s;             // room given by the caller; shortened to what was read
+    } value;
+};
+
+LUA_FFI void* ngx_http_lua_find_zone(unsigned char* name, size_t length) {
+    for (const auto& dict : lua::all_dicts()) {
+        if (dict->name() == lua::slice(name, length)) return dict.get();
+    }
+    return nullptr;
+}
+
+LUA_FFI intptr_t ngx_http_lua_shared_dict_get(void* zone, unsigned char* key, size_t key_len,
+                                              ngx_http_lua_value_t* value) {
+    char room[256];
+    SharedDict::Reading out;
+    out.buffer = room;
+    out.room = sizeof room;
+    auto status = lua::dict_of(zone).get(lua::slice(key, key_len), false, out);
+    if (status == SharedDict::Status::not_found) return lua::ffi_declined;
+    if (status != SharedDict::Status::ok) return lua::ffi_error;
+    std::unique_ptr<char, decltype(&std::free)> own(out.text == room ? nullptr : out.text,
+                                                    &std::free);
+    value->type = out.type;
+    switch (out.type) {
+    case SharedDict::nil: return lua::ffi_declined;
+    case SharedDict::boolean: value->value.b = out.number != 0; return lua::ffi_ok;
+    case SharedDict::number: value->value.n = out.number; return lua::ffi_ok;
+    case SharedDict::string: break;
+    case SharedDict::list: return lua::ffi_error;
+    }
+    if (!value->value.s.data || value->value.s.len == 0) return lua::ffi_error;
+    value->value.s.len = std::min(value->value.s.len, out.text_bytes);
+    std::memcpy(value->value.s.data, out.text, value->value.s.len);
+    return lua::ffi_ok;
 }

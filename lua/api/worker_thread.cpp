@@ -2,8 +2,8 @@
 // its own, while the light thread that asked for it waits. Arguments and results are copied.
 //
 // A machine belongs to one job at a time: the loop puts the arguments on its stack, the pool's
-// thread runs it, the loop takes the results. Nothing else of the server may be touched in there but
-// the functions listed below.
+// thread runs it, the loop takes the results. Nothing else of the server may be touched in there
+// but the functions listed below.
 #include <algorithm>
 #include <memory>
 #include <string>

@@ -214,7 +214,9 @@ void set_response_charset(Request& request, core::Slice charset) {
     int status = request.response.status;
     // Old browsers took a redirect's charset for that of the page it leads to.
     bool redirect = status == 301 || status == 302;
-    request.response.charset = redirect ? core::Slice{} : charset;
+    // A script that gave a type with a charset meant it.
+    bool has_own = request.response.content_type.find("charset=") != core::Slice::npos;
+    request.response.charset = redirect || has_own ? core::Slice{} : charset;
 }
 
 bool begin_recoding(Request& request, core::Slice from, core::Slice to) {

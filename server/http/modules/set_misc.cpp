@@ -27,8 +27,17 @@ using core::Error;
 using core::Slice;
 
 struct Call;
+struct SetMiscConf;
+
+// Where a function is called.
+struct Place {
+    core::Arena& arena;
+    const core::LogContext& log;
+    const SetMiscConf& conf;
+};
+
 // `args`: the evaluated arguments. False: the request fails, why has been logged.
-using Function = bool (*)(Request& request, const Call& call, const Slice* args, Value& value);
+using Function = bool (*)(const Place& place, const Call& call, const Slice* args, Value& value);
 
 struct Call {
     static constexpr size_t arguments_max = 3;
@@ -47,17 +56,13 @@ struct SetMiscConf {
 
 extern const Module module_set_misc;
 
-const SetMiscConf& settings(Request& request) {
-    return request.conf<SetMiscConf>(module_set_misc);
+void log_bad(const Place& place, const char* what, Slice value) {
+    LOG(place.log, error, 0, "%s: \"%.*s\"", what, int(value.size()), value.data());
 }
 
-void log_bad(Request& request, const char* what, Slice value) {
-    LOG(request.log, error, 0, "%s: \"%.*s\"", what, int(value.size()), value.data());
-}
-
-bool set_text(Request& request, Value& value, Slice text, const char* who) {
+bool set_text(const Place& place, Value& value, Slice text, const char* who) {
     if (!text.data()) {
-        LOG(request.log, error, 0, "%s: invalid value", who);
+        LOG(place.log, error, 0, "%s: invalid value", who);
         return false;
     }
     value = text;
@@ -66,84 +71,84 @@ bool set_text(Request& request, Value& value, Slice text, const char* who) {
 
 // ---- escaping and encoding ----
 
-bool unescape_uri(Request& request, const Call&, const Slice* args, Value& value) {
-    value = unescape(request.arena, args[0], true);
+bool unescape_uri(const Place& place, const Call&, const Slice* args, Value& value) {
+    value = unescape(place.arena, args[0], true);
     return true;
 }
-bool escape_uri_(Request& request, const Call&, const Slice* args, Value& value) {
-    value = escape_component_loosely(request.arena, args[0]);
+bool escape_uri_(const Place& place, const Call&, const Slice* args, Value& value) {
+    value = escape_component_loosely(place.arena, args[0]);
     return true;
 }
-bool quote_sql_(Request& request, const Call&, const Slice* args, Value& value) {
-    value = quote_sql(request.arena, args[0]);
+bool quote_sql_(const Place& place, const Call&, const Slice* args, Value& value) {
+    value = quote_sql(place.arena, args[0]);
     return true;
 }
-bool quote_pgsql_(Request& request, const Call&, const Slice* args, Value& value) {
-    value = quote_pgsql(request.arena, args[0]);
+bool quote_pgsql_(const Place& place, const Call&, const Slice* args, Value& value) {
+    value = quote_pgsql(place.arena, args[0]);
     return true;
 }
-bool quote_json_(Request& request, const Call&, const Slice* args, Value& value) {
-    value = quote_json(request.arena, args[0]);
+bool quote_json_(const Place& place, const Call&, const Slice* args, Value& value) {
+    value = quote_json(place.arena, args[0]);
     return true;
 }
-bool if_empty(Request&, const Call&, const Slice* args, Value& value) {
+bool if_empty(const Place&, const Call&, const Slice* args, Value& value) {
     value = args[0].empty() ? args[1] : args[0];
     return true;
 }
-bool encode_base32_(Request& request, const Call&, const Slice* args, Value& value) {
-    const SetMiscConf& conf = settings(request);
-    value = encode_base32(request.arena, args[0], *conf.base32_alphabet, conf.base32_padding);
+bool encode_base32_(const Place& place, const Call&, const Slice* args, Value& value) {
+    const SetMiscConf& conf = place.conf;
+    value = encode_base32(place.arena, args[0], *conf.base32_alphabet, conf.base32_padding);
     return true;
 }
-bool decode_base32_(Request& request, const Call&, const Slice* args, Value& value) {
-    Slice text = decode_base32(request.arena, args[0], *settings(request).base32_alphabet);
+bool decode_base32_(const Place& place, const Call&, const Slice* args, Value& value) {
+    Slice text = decode_base32(place.arena, args[0], *place.conf.base32_alphabet);
     value = text.data() ? text : Slice("", 0);
     return true;
 }
-bool encode_base64_(Request& request, const Call&, const Slice* args, Value& value) {
-    value = core::encode_base64(request.arena, args[0]);
+bool encode_base64_(const Place& place, const Call&, const Slice* args, Value& value) {
+    value = core::encode_base64(place.arena, args[0]);
     return true;
 }
-bool decode_base64_(Request& request, const Call&, const Slice* args, Value& value) {
-    return set_text(request, value, core::decode_base64(request.arena, args[0]),
+bool decode_base64_(const Place& place, const Call&, const Slice* args, Value& value) {
+    return set_text(place, value, core::decode_base64(place.arena, args[0]),
                     "set_decode_base64");
 }
-bool encode_base64url(Request& request, const Call&, const Slice* args, Value& value) {
-    char* room = request.arena.bytes(core::base64_encoded_bytes(args[0].size()));
+bool encode_base64url(const Place& place, const Call&, const Slice* args, Value& value) {
+    char* room = place.arena.bytes(core::base64_encoded_bytes(args[0].size()));
     char* end = core::encode_base64_into(room, args[0], false, true);
     value = Slice(room, size_t(end - room));
     return true;
 }
-bool decode_base64url(Request& request, const Call&, const Slice* args, Value& value) {
-    char* room = request.arena.bytes(core::base64_decoded_bytes_max(args[0].size()) + 1);
+bool decode_base64url(const Place& place, const Call&, const Slice* args, Value& value) {
+    char* room = place.arena.bytes(core::base64_decoded_bytes_max(args[0].size()) + 1);
     char* end = core::decode_base64_into(room, args[0], true);
-    return set_text(request, value, end ? Slice(room, size_t(end - room)) : Slice{},
+    return set_text(place, value, end ? Slice(room, size_t(end - room)) : Slice{},
                     "set_decode_base64url");
 }
-bool encode_hex_(Request& request, const Call&, const Slice* args, Value& value) {
-    value = encode_hex(request.arena, args[0]);
+bool encode_hex_(const Place& place, const Call&, const Slice* args, Value& value) {
+    value = encode_hex(place.arena, args[0]);
     return true;
 }
-bool decode_hex_(Request& request, const Call&, const Slice* args, Value& value) {
-    return set_text(request, value, decode_hex(request.arena, args[0]), "set_decode_hex");
+bool decode_hex_(const Place& place, const Call&, const Slice* args, Value& value) {
+    return set_text(place, value, decode_hex(place.arena, args[0]), "set_decode_hex");
 }
 
 // ---- digests ----
 
-bool digest_hex(Request& request, Slice text, const EVP_MD* kind, Value& value) {
+bool digest_hex(const Place& place, Slice text, const EVP_MD* kind, Value& value) {
     unsigned char bytes[EVP_MAX_MD_SIZE];
     unsigned size = 0;
     if (EVP_Digest(text.data(), text.size(), bytes, &size, kind, nullptr) != 1) return false;
-    value = encode_hex(request.arena, {reinterpret_cast<char*>(bytes), size});
+    value = encode_hex(place.arena, {reinterpret_cast<char*>(bytes), size});
     return true;
 }
-bool md5(Request& request, const Call&, const Slice* args, Value& value) {
-    return digest_hex(request, args[0], EVP_md5(), value);
+bool md5(const Place& place, const Call&, const Slice* args, Value& value) {
+    return digest_hex(place, args[0], EVP_md5(), value);
 }
-bool sha1(Request& request, const Call&, const Slice* args, Value& value) {
-    return digest_hex(request, args[0], EVP_sha1(), value);
+bool sha1(const Place& place, const Call&, const Slice* args, Value& value) {
+    return digest_hex(place, args[0], EVP_sha1(), value);
 }
-bool hmac(Request& request, const Slice* args, const EVP_MD* kind, Value& value) {
+bool hmac(const Place& place, const Slice* args, const EVP_MD* kind, Value& value) {
     unsigned char bytes[EVP_MAX_MD_SIZE];
     unsigned size = 0;
     if (!HMAC(kind, args[0].data(), int(args[0].size()),
@@ -151,30 +156,30 @@ bool hmac(Request& request, const Slice* args, const EVP_MD* kind, Value& value)
               &size)) {
         return false;
     }
-    value = request.arena.copy({reinterpret_cast<char*>(bytes), size});
+    value = place.arena.copy({reinterpret_cast<char*>(bytes), size});
     return true;
 }
-bool hmac_sha1(Request& request, const Call&, const Slice* args, Value& value) {
-    return hmac(request, args, EVP_sha1(), value);
+bool hmac_sha1(const Place& place, const Call&, const Slice* args, Value& value) {
+    return hmac(place, args, EVP_sha1(), value);
 }
-bool hmac_sha256(Request& request, const Call&, const Slice* args, Value& value) {
-    return hmac(request, args, EVP_sha256(), value);
+bool hmac_sha256(const Place& place, const Call&, const Slice* args, Value& value) {
+    return hmac(place, args, EVP_sha256(), value);
 }
 
 // ---- numbers ----
 
-bool set_number(Request& request, Value& value, int64_t number) {
+bool set_number(const Place& place, Value& value, int64_t number) {
     char room[24];
-    value = request.arena.copy(core::format_number(number, room));
+    value = place.arena.copy(core::format_number(number, room));
     return true;
 }
 
 // "from" and "to" in either order.
-bool read_bounds(Request& request, const Slice* args, const char* who, int64_t& least,
+bool read_bounds(const Place& place, const Slice* args, const char* who, int64_t& least,
                  int64_t& most) {
     auto from = core::parse_number(args[0]), to = core::parse_number(args[1]);
     if (!from || !to) {
-        LOG(request.log, error, 0, "%s: bad \"%s\" argument: %.*s", who, from ? "to" : "from",
+        LOG(place.log, error, 0, "%s: bad \"%s\" argument: %.*s", who, from ? "to" : "from",
             int(args[from ? 1 : 0].size()), args[from ? 1 : 0].data());
         return false;
     }
@@ -183,59 +188,59 @@ bool read_bounds(Request& request, const Slice* args, const char* who, int64_t& 
     return true;
 }
 
-bool random(Request& request, const Call&, const Slice* args, Value& value) {
+bool random(const Place& place, const Call&, const Slice* args, Value& value) {
     int64_t least, most;
-    if (!read_bounds(request, args, "set_random", least, most)) return false;
+    if (!read_bounds(place, args, "set_random", least, most)) return false;
     uint64_t number = 0;
     RAND_bytes(reinterpret_cast<unsigned char*>(&number), sizeof(number));
-    return set_number(request, value, least + int64_t(number % (uint64_t(most - least) + 1)));
+    return set_number(place, value, least + int64_t(number % (uint64_t(most - least) + 1)));
 }
 
 // args: the variable's value, from, to.
-bool rotate(Request& request, const Call&, const Slice* args, Value& value) {
+bool rotate(const Place& place, const Call&, const Slice* args, Value& value) {
     int64_t least, most;
-    if (!read_bounds(request, args + 1, "set_rotate", least, most)) return false;
-    const SetMiscConf& conf = settings(request);
+    if (!read_bounds(place, args + 1, "set_rotate", least, most)) return false;
+    const SetMiscConf& conf = place.conf;
     int64_t current = conf.rotated == INT64_MIN ? least - 1 : conf.rotated;
     if (!args[0].empty()) {
         if (auto given = core::parse_number(args[0])) {
             current = int64_t(*given);
         } else {
-            log_bad(request, "set_rotate: bad current value", args[0]);
+            log_bad(place, "set_rotate: bad current value", args[0]);
         }
     }
     ++current;
     if (current > most || current < least) current = least;
     conf.rotated = current;
-    return set_number(request, value, current);
+    return set_number(place, value, current);
 }
 
-bool random_text(Request& request, Slice wanted, Slice alphabet, Value& value) {
+bool random_text(const Place& place, Slice wanted, Slice alphabet, Value& value) {
     constexpr uint64_t bytes_max = 64;
     auto size = core::parse_number(wanted, bytes_max);
     if (!size || *size == 0) {
-        LOG(request.log, error, 0, "set_random: bad \"length\" argument: %.*s", int(wanted.size()),
+        LOG(place.log, error, 0, "set_random: bad \"length\" argument: %.*s", int(wanted.size()),
             wanted.data());
         return false;
     }
     unsigned char bytes[bytes_max];
     if (RAND_bytes(bytes, int(*size)) != 1) return false;
-    char* text = request.arena.bytes(*size);
+    char* text = place.arena.bytes(*size);
     for (size_t i = 0; i < *size; ++i) text[i] = alphabet[bytes[i] % alphabet.size()];
     value = Slice(text, *size);
     return true;
 }
-bool random_alphanum(Request& request, const Call&, const Slice* args, Value& value) {
-    return random_text(request, args[0],
+bool random_alphanum(const Place& place, const Call&, const Slice* args, Value& value) {
+    return random_text(place, args[0],
                        "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789", value);
 }
-bool random_lcalpha(Request& request, const Call&, const Slice* args, Value& value) {
-    return random_text(request, args[0], "abcdefghijklmnopqrstuvwxyz", value);
+bool random_lcalpha(const Place& place, const Call&, const Slice* args, Value& value) {
+    return random_text(place, args[0], "abcdefghijklmnopqrstuvwxyz", value);
 }
 
 // ---- time ----
 
-bool format_time(Request& request, Slice format, bool local, Value& value) {
+bool format_time(const Place& place, Slice format, bool local, Value& value) {
     if (format.empty()) {
         value = Slice("", 0);
         return true;
@@ -249,19 +254,19 @@ bool format_time(Request& request, Slice format, bool local, Value& value) {
         gmtime_r(&now, &parts);
     }
     char room[bytes_max];
-    size_t size = strftime(room, sizeof(room), request.arena.copy_z(format).data(), &parts);
+    size_t size = strftime(room, sizeof(room), place.arena.copy_z(format).data(), &parts);
     if (size == 0) return false;
-    value = request.arena.copy({room, size});
+    value = place.arena.copy({room, size});
     return true;
 }
-bool local_today(Request& request, const Call&, const Slice*, Value& value) {
-    return format_time(request, "%Y-%m-%d", true, value);
+bool local_today(const Place& place, const Call&, const Slice*, Value& value) {
+    return format_time(place, "%Y-%m-%d", true, value);
 }
-bool formatted_gmt_time(Request& request, const Call&, const Slice* args, Value& value) {
-    return format_time(request, args[0], false, value);
+bool formatted_gmt_time(const Place& place, const Call&, const Slice* args, Value& value) {
+    return format_time(place, args[0], false, value);
 }
-bool formatted_local_time(Request& request, const Call&, const Slice* args, Value& value) {
-    return format_time(request, args[0], true, value);
+bool formatted_local_time(const Place& place, const Call&, const Slice* args, Value& value) {
+    return format_time(place, args[0], true, value);
 }
 
 // ---- upstream lists ----
@@ -276,10 +281,10 @@ const std::vector<std::string>* find_list(Slice name) {
 }
 
 // args: list, key.
-bool hashed_upstream(Request& request, const Call& call, const Slice* args, Value& value) {
+bool hashed_upstream(const Place& place, const Call& call, const Slice* args, Value& value) {
     const auto* list = call.upstreams ? call.upstreams : find_list(args[0]);
     if (!list) {
-        LOG(request.log, error, 0, "set_hashed_upstream: upstream list \"%.*s\" not defined yet",
+        LOG(place.log, error, 0, "set_hashed_upstream: upstream list \"%.*s\" not defined yet",
             int(args[0].size()), args[0].data());
         return false;
     }
@@ -346,9 +351,12 @@ const void* find_function(Slice name) {
     return nullptr;
 }
 
-bool call_function(Request& request, const void* function, Slice argument, Value& value) {
-    static const Call no_call{};
-    return static_cast<const Known*>(function)->function(request, no_call, &argument, value);
+bool call_function(core::Arena& arena, const core::LogContext& log, Request* request,
+                   const void* function, Slice argument, Value& value) {
+    static const auto& no_call = *new Call;
+    static const auto& no_conf = *new SetMiscConf;
+    Place place{arena, log, request ? request->conf<SetMiscConf>(module_set_misc) : no_conf};
+    return static_cast<const Known*>(function)->function(place, no_call, &argument, value);
 }
 
 constexpr TextFunctions functions_of_one_text{find_function, call_function};
@@ -362,7 +370,8 @@ bool run_call(Request& request, const void* data, Value& value) {
     Slice args[Call::arguments_max];
     size_t count = 0;
     for (const ComplexValue& argument : call.arguments) args[count++] = argument.evaluate(request);
-    return call.function(request, call, args, value);
+    Place place{request.arena, request.log, request.conf<SetMiscConf>(module_set_misc)};
+    return call.function(place, call, args, value);
 }
 
 Result<void> add_argument(Call& call, Slice text, const Line& line) {
