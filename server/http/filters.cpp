@@ -147,10 +147,10 @@ Verdict Request::send_text(core::Slice text, bool last) {
 
 Verdict Request::run_body_filters(int from, core::Chain& body) {
     uint32_t wanted = body_filters >> from << from;
-    bool ordered = order && from <= order_slot;
+    // A filter may have begun the order: it is looked at when its place has come.
     while (wanted) {
         int slot = std::countr_zero(wanted);
-        if (ordered && slot >= order_slot) break;
+        if (slot >= order_slot && order && from <= order_slot) break;
         wanted &= wanted - 1;
         Verdict verdict = body_filter_table().run[slot](*this, body);
         if (verdict.is(Verdict::suspended)) {
@@ -162,7 +162,7 @@ Verdict Request::run_body_filters(int from, core::Chain& body) {
             return verdict;
         }
     }
-    if (ordered) return submit_ordered(*this, std::move(body));
+    if (order && from <= order_slot) return submit_ordered(*this, std::move(body));
     return deliver(body);
 }
 
