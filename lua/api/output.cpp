@@ -81,7 +81,8 @@ int answer(lua_State* L, server::Verdict verdict) {
 const char* closed(const LuaTask& task) {
     const LuaRequest& state = *task.of_request;
     if (state.raw_socket) return "raw request socket acquired";
-    if (task.request->header_only) return "header only";
+    // What follows a 101 belongs to the other protocol: its head may still be flushed.
+    if (task.request->header_only && task.request->response.status != 101) return "header only";
     if (state.eof) return "seen eof";
     return nullptr;
 }

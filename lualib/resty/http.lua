@@ -606,8 +606,8 @@ end
 -- nil without a body; nil and an error.
 function _M.get_client_body_reader(_, chunk_size, sock, headers)
     chunk_size = chunk_size or client_chunk_default
-    local err
-    if not sock then
+    local own, err = not sock, nil
+    if own then
         local ok
         ok, sock, err = pcall(req.socket)
         if not ok then
@@ -626,7 +626,8 @@ function _M.get_client_body_reader(_, chunk_size, sock, headers)
         return bodies.sized(sock, length, chunk_size)
     end
     if message.is_chunked(headers) then
-        return bodies.chunked(sock, chunk_size)
+        -- The request's own socket gives the body without its framing.
+        return own and bodies.until_close(sock, chunk_size) or bodies.chunked(sock, chunk_size)
     end
     return nil
 end
@@ -677,11 +678,19 @@ end
 function _M.proxy_request(self, chunk_size)
     log(DEBUG, "Use of deprecated function `proxy_request`")
     local var = ngx.var
+    local headers = req.get_headers()
+    local body, err = self:get_client_body_reader(chunk_size)
+    if err then
+        return nil, err
+    end
+    if body and message.is_chunked(headers) then
+        body = bodies.framed(body)
+    end
     return self:request({
         method = req.get_method(),
         path = gsub(var.uri, "%s", "%%20") .. var.is_args .. (var.query_string or ""),
-        body = self:get_client_body_reader(chunk_size),
-        headers = req.get_headers(),
+        body = body,
+        headers = headers,
     })
 end
 
