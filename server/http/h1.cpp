@@ -139,6 +139,11 @@ void H1::on_io(uint8_t ready) {
         } else if (peer_closed_ && request_ && request_->on_abort) {
             request_->client_aborted();
         }
+        // What this input brought about leaves while the connection's memory is at hand.
+        if (flush_.linked()) {
+            flush_.unlink();
+            flush_output();
+        }
     }
 }
 

@@ -1,6 +1,6 @@
 // H1: a client connection that speaks HTTP/1.1 or 1.0, and the exchange of the request it serves.
 // One request is served at a time; requests that arrive meanwhile wait in the input. Answers gather
-// in the output and leave in one write at the end of the loop turn.
+// in the output and leave in one write: of what one read brought, or at the end of the loop turn.
 #pragma once
 
 #include <cstdint>
@@ -98,6 +98,7 @@ class H1 final : public Connection, public Exchange {
     void put_small_body(Request&, const core::Chain& body, int64_t bytes, bool last);
     void put_body(Request&, core::Chain&& body, int64_t bytes, bool last);
     void add_body(core::Chain&& body);
+    void body_queued(Request&, int64_t bytes, bool last);
     void put_chunk_end(Request&);
     bool decide_keep_alive(Request&) const;
 

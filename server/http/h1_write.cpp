@@ -249,13 +249,18 @@ void H1::send_body(Request& request, core::Chain&& body) {
     } else {
         put_body(request, std::move(chain), bytes, last);
     }
-    request.bytes_sent += pending_ - before;
-    request.body_bytes_sent += pending_ - before;
+    body_queued(request, pending_ - before, last);
+    if (flush_now && pending_ > 0 && !write_blocked_) flush_output();
+}
+
+// Counts a piece of the body and sees to its leaving.
+void H1::body_queued(Request& request, int64_t bytes, bool last) {
+    request.bytes_sent += bytes;
+    request.body_bytes_sent += bytes;
     if (pending_ > flush_early_bytes && !write_blocked_) return flush_output();
     if (pending_ > 0 && (last || pending_ >= request.core().postpone_output->count)) {
         schedule_flush();
     }
-    if (flush_now && pending_ > 0 && !write_blocked_) flush_output();
 }
 
 namespace {
@@ -313,10 +318,7 @@ void H1::send_text(Request& request, core::Slice text, bool last) {
     int64_t before = pending_;
     pending_ += to - start;
     if (chunked && last && trailers) put_chunk_end(request);
-    request.bytes_sent += pending_ - before;
-    request.body_bytes_sent += pending_ - before;
-    if (pending_ > flush_early_bytes && !write_blocked_) return flush_output();
-    if (pending_ > 0) schedule_flush();
+    body_queued(request, pending_ - before, last);
 }
 
 void H1::put_body(Request& request, core::Chain&& body, int64_t bytes, bool last) {
