@@ -21,6 +21,7 @@ class ComplexValue;
 namespace lua {
 
 class LuaVm;           // lua/vm.h
+struct TlsSettings;    // lua/tls_settings.h
 
 // The handlers a location (or server) can have; `count` is their number. See the table in
 // lua/by_lua.cpp.
@@ -80,6 +81,7 @@ struct LuaConf {
     Setting<std::string> ssl_crl, ssl_key_log;
     Setting<conf::Pairs> ssl_conf_command;
     Setting<bool> upstream_skip_default_verify{false};
+    std::shared_ptr<TlsSettings> tls;            // of ssl_*; null: nothing is set
     Setting<Ms> max_cpu_time{Ms{0}};             // 0: no limit
 
     LuaChunk* chunk(HandlerSlot slot) const { return chunks[size_t(slot)].get(); }

@@ -9,6 +9,7 @@
 #include "lua/conf.h"
 #include "lua/limits.h"
 #include "lua/set_by_lua.h"
+#include "lua/tls_settings.h"
 #include "lua/vm.h"
 #include "server/config.h"
 #include "server/main_conf.h"
@@ -125,13 +126,13 @@ Result<void> load_resty_core(Main&, const Line& line) {
     return {};
 }
 
-Result<void> merge(Loc& conf, const Loc* outer, conf::Binder&) {
-    if (!outer) return {};
+Result<void> merge(Loc& conf, const Loc* outer, conf::Binder& binder) {
+    if (!outer) return inherit_tls_settings(conf, nullptr, binder);
     for (size_t i = 0; i < size_t(HandlerSlot::count); ++i)
         if (!conf.chunks[i]) conf.chunks[i] = outer->chunks[i];
     conf.code_cache.inherit(outer->code_cache);
     conf.max_cpu_time.inherit(outer->max_cpu_time);
-    return {};
+    return inherit_tls_settings(conf, outer, binder);
 }
 
 constexpr uint32_t everywhere = conf::in_http | conf::in_server | conf::in_location |

@@ -33,7 +33,12 @@ struct Refusal {
     }
 };
 
-void log_refused(const TcpSocket& socket, int error) {
+void log_refused(const TcpSocket& socket, const core::Address* bound, int error) {
+    if (bound && (error == EADDRNOTAVAIL || error == EADDRINUSE)) {
+        std::string name = bound->port() ? bound->text() : bound->ip_text();
+        LOG(socket.log(), crit, error, "bind(%s) failed", name.c_str());
+        return;
+    }
     std::string name = socket.remote.text();
     switch (error) {
     case ECONNREFUSED: case EAGAIN: case ECONNRESET: case ENETDOWN: case ENETUNREACH:
@@ -51,7 +56,7 @@ Step start(TcpSocket& socket, const core::ConnectOptions& options, PoolSlot& slo
     core::Result<core::Fd> fd = core::connect_to(socket.remote, options);
     if (!fd) {
         int error = errno;
-        log_refused(socket, error);
+        log_refused(socket, options.bind, error);
         refusal.failure = {SocketFailure::system, error};
         return Step::failed;
     }
@@ -70,6 +75,19 @@ Step start(TcpSocket& socket, const core::ConnectOptions& options, PoolSlot& slo
     return local ? Step::connected : Step::waits;
 }
 
+// What bind() and setoption("ip-transparent") have said.
+struct Source {
+    const core::Address* address;
+    bool transparent;
+};
+
+core::ConnectOptions connect_options(const Source& source) {
+    core::ConnectOptions options;
+    options.bind = source.address;
+    options.transparent = source.transparent;
+    return options;
+}
+
 // ---- the wait ----
 
 class Connect final : public SocketOp, public PoolWaiter {
@@ -77,7 +95,7 @@ class Connect final : public SocketOp, public PoolWaiter {
     enum class State : uint8_t { queued, turn, resolving, connecting, done };
     // In the state that comes next: queued in the pool, resolving a name, or connecting already.
     Connect(LuaThread& thread, TcpSocket& socket, State state, PoolSlot slot,
-            const core::Address* bind);
+            const Source& source);
     ~Connect() override;
 
     void ready() override;
@@ -98,21 +116,22 @@ class Connect final : public SocketOp, public PoolWaiter {
     }
 
     State state_ = State::done;
-    bool bound_ = false;
     PoolSlot slot_;
     std::unique_ptr<core::ResolveQuery> query_;
     core::Deferred turn_;
     Refusal refusal_;
+    Source source_;
     core::Address bind_;
 };
 
 Connect::Connect(LuaThread& thread, TcpSocket& socket, State state, PoolSlot slot,
-                 const core::Address* bind)
+                 const Source& source)
     : SocketOp(thread, socket, &TcpSocket::connecting), slot_(std::move(slot)),
-      turn_([](void* self) { static_cast<Connect*>(self)->try_again(); }, this) {
-    if (bind) {
-        bound_ = true;
-        bind_ = *bind;
+      turn_([](void* self) { static_cast<Connect*>(self)->try_again(); }, this),
+      source_(source) {
+    if (source.address) {
+        bind_ = *source.address;
+        source_.address = &bind_;
     }
     enter(state);
 }
@@ -167,9 +186,7 @@ void Connect::try_again() {
     }
     socket().remote = *address;
     if (address->family() == AF_UNSPEC) return enter(State::resolving);
-    core::ConnectOptions options;
-    if (bound_) options.bind = &bind_;
-    take(start(socket(), options, slot_, refusal_));
+    take(start(socket(), connect_options(source_), slot_, refusal_));
 }
 
 void Connect::resolve() {
@@ -192,9 +209,7 @@ void Connect::resolved(const core::Resolution& found) {
         return take(Step::failed);
     }
     socket().remote = choose_address(found, socket().port);
-    core::ConnectOptions options;
-    if (bound_) options.bind = &bind_;
-    take(start(socket(), options, slot_, refusal_));
+    take(start(socket(), connect_options(source_), slot_, refusal_));
 }
 
 void Connect::take(Step step) {
@@ -309,6 +324,8 @@ TcpSocket* object_for_connect(lua_State* L, LuaTask& task) {
     }
     if (socket->downstream()) luaL_error(L, "attempt to re-connect a request socket");
     socket->close();
+    socket->forget_handshake();
+    socket->ssl_trusted_store = nullptr;
     socket->set_owner(task);
     return socket;
 }
@@ -330,11 +347,13 @@ void read_timeouts(lua_State* L, TcpSocket& socket) {
     socket.read_timeout_ms = read > 0 ? read : int(conf.socket_read_timeout->count);
 }
 
-const core::Address* bound_address(lua_State* L) {
+Source source_of(lua_State* L) {
     lua_rawgeti(L, 1, bind_index);
-    auto* address = static_cast<const core::Address*>(lua_touserdata(L, -1));
-    lua_pop(L, 1);
-    return address;
+    lua_rawgeti(L, 1, transparent_index);
+    Source source{static_cast<const core::Address*>(lua_touserdata(L, -2)),
+                  lua_toboolean(L, -1) && lua_touserdata(L, -2)};
+    lua_pop(L, 2);
+    return source;
 }
 
 // ---- the call ----
@@ -344,22 +363,20 @@ int connect_now(lua_State* L, LuaTask& task, TcpSocket& socket, PoolSlot slot) {
     core::Result<core::Address> address = socket_address(socket.host, socket.port);
     if (!address) return push_error(L, address.error().what);
     socket.remote = *address;
-    const core::Address* bind = bound_address(L);
+    Source source = source_of(L);
     if (address->family() == AF_UNSPEC) {
         core::Resolver* resolver = socket_resolver(task);
         auto known = resolver ? resolver->find(socket.host) : nullptr;
         if (!known || !known->ok() || known->addresses.empty()) {
             return await_socket<Connect>(L, socket, Connect::State::resolving, std::move(slot),
-                                         bind);
+                                         source);
         }
         socket.remote = choose_address(*known, socket.port);
     }
-    core::ConnectOptions options;
-    options.bind = bind;
     Refusal refusal;
-    switch (start(socket, options, slot, refusal)) {
+    switch (start(socket, connect_options(source), slot, refusal)) {
     case Step::waits:
-        return await_socket<Connect>(L, socket, Connect::State::connecting, PoolSlot(), bind);
+        return await_socket<Connect>(L, socket, Connect::State::connecting, PoolSlot(), source);
     case Step::connected:
         lua_pushinteger(L, 1);
         return 1;
@@ -393,7 +410,7 @@ int connect_with(lua_State* L, LuaTask& task, TcpSocket& socket, const Options& 
         return push_error(L, "too many waiting connect operations");
     }
     return await_socket<Connect>(L, socket, Connect::State::queued, std::move(slot),
-                                 bound_address(L));
+                                 source_of(L));
 }
 
 void make_pool_key(TcpSocket& socket, const Options& options, core::Slice host, bool ported) {

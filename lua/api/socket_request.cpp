@@ -2,6 +2,7 @@
 // away from HTTP.
 #include <cstring>
 #include <string>
+#include <utility>
 
 #include "lua/api/socket_tcp.h"
 #include "server/http/body.h"
@@ -42,6 +43,7 @@ int body_socket(lua_State* L, LuaTask& task) {
     default: return push_error(L, "request body already exists");
     }
     if (!body.present()) return push_error(L, "no body");
+    if (std::exchange(body.expects_continue, false)) request.exchange->send_interim(request, 100);
     push_socket(L, task, TcpSocket::Kind::body, *SocketConnection::open_body(request));
     return 1;
 }

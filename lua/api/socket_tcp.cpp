@@ -13,13 +13,19 @@
 
 #include "core/tls.h"
 #include "lua/api/socket_address.h"
+#include "server/http/connection.h"
 
 using lua::SocketConnection;
 using lua::SocketOp;
 
 ngx_http_lua_socket_tcp_upstream_s::~ngx_http_lua_socket_tcp_upstream_s() {
     close();
+    forget_handshake();
+}
+
+void ngx_http_lua_socket_tcp_upstream_s::forget_handshake() {
     if (handshake.session) SSL_SESSION_free(handshake.session);
+    handshake = {};
 }
 
 void ngx_http_lua_socket_tcp_upstream_s::set_owner(lua::LuaTask& task) {
@@ -45,6 +51,11 @@ void ngx_http_lua_socket_tcp_upstream_s::describe(const void* self, core::LogLin
         }
     }
     if (socket.outer_log_->describe) socket.outer_log_->describe(socket.outer_log_->subject, line);
+}
+
+int ngx_http_lua_socket_tcp_upstream_s::fd() const {
+    if (!connection) return -1;
+    return kind == Kind::body ? request->connection.stream.fd() : connection->stream.fd();
 }
 
 void ngx_http_lua_socket_tcp_upstream_s::attach(SocketConnection& opened) {

@@ -68,7 +68,7 @@ struct ngx_http_lua_socket_tcp_upstream_s final : lua::Owned {
     x509_store_st* ssl_trusted_store = nullptr;
     lua::HandshakeResult handshake;
 
-    int fd() const { return connection ? connection->stream.fd() : -1; }
+    int fd() const;                                 // -1: closed
     bool downstream() const { return kind != Kind::upstream; }
     void set_owner(lua::LuaTask& task);
     // The line's end: ", upstream: host:port(address)" and what the request has to say.
@@ -79,6 +79,7 @@ struct ngx_http_lua_socket_tcp_upstream_s final : lua::Owned {
     lua::SocketConnection* give_away();
     // Closes the connection; whoever waits on it is told "closed".
     void close();
+    void forget_handshake();                        // its result
     void close_reading() { read_closed = true; }
     void close_writing() { write_closed = true; }
     void ready(uint8_t what);                       // from the connection
