@@ -55,8 +55,8 @@ function _M.give_back(self, slot)
     self.free = slot
 end
 
--- Makes a slot the newest and gives its value in the shape of an answer: value, nil, flags; or, once
--- it has expired, nil, value, flags.
+-- Makes a slot the newest and gives its value in the shape of an answer: value, nil, flags; once it
+-- has expired nil, value, flags.
 function _M.use(self, slot, value)
     _M.unlink(self, slot)
     _M.link_newest(self, slot)
