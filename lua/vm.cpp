@@ -237,12 +237,17 @@ void LuaVm::install_api() {
 
 void LuaVm::install_searcher() { install_embedded_modules(L); }
 
-void LuaVm::load_core(const core::LogContext& log) {
+static void load_module(lua_State* L, const char* name, const core::LogContext& log) {
     lua_getglobal(L, "require");
-    lua_pushliteral(L, "resty.core");
+    lua_pushstring(L, name);
     if (lua_pcall(L, 1, 1, 0) == 0) return;
     const char* why = lua_tostring(L, -1);
-    LOG(log, alert, 0, "failed to load the 'resty.core' module (reason: %s)", why ? why : "?");
+    LOG(log, alert, 0, "failed to load the '%s' module (reason: %s)", name, why ? why : "?");
+}
+
+void LuaVm::load_core(const core::LogContext& log) {
+    load_module(L, "resty.core", log);
+    if (!compat_openresty()) load_module(L, "resty.core.stdlib", log);
 }
 
 void LuaVm::guard_globals() {
