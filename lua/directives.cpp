@@ -4,6 +4,7 @@
 
 #include "core/text.h"
 #include "lua/api.h"
+#include "lua/balancer_by_lua.h"
 #include "lua/by_lua.h"
 #include "lua/code_cache.h"
 #include "lua/conf.h"
@@ -75,6 +76,15 @@ Result<void> set_main_handler(Main& conf, const Line& line) {
     conf.*member = *chunk;
     return {};
 }
+
+template <Form form>
+Result<void> balancer_by_lua(Loc&, const Line& line) {
+    auto chunk = make_chunk(line, "balancer_by_lua", form);
+    if (!chunk) return chunk.take_error();
+    return add_balancer(*chunk, line);
+}
+
+Result<void> balancer_keepalive(Loc&, const Line& line) { return set_balancer_keepalive(line); }
 
 template <Form form>
 Result<void> set_by_lua(Loc&, const Line& line) {
@@ -252,6 +262,9 @@ constexpr conf::Directive directives[] = {
     {"log_by_lua", everywhere, takes(1), text_handler<Slot::log>},
     {"log_by_lua_block", everywhere, takes_block(), text_handler<Slot::log>},
     {"log_by_lua_file", everywhere, takes(1), file_handler<Slot::log>},
+    {"balancer_by_lua_block", conf::in_upstream, takes_block(), call<balancer_by_lua<Form::text>>},
+    {"balancer_by_lua_file", conf::in_upstream, takes(1), call<balancer_by_lua<Form::file>>},
+    {"balancer_keepalive", conf::in_upstream, takes(1), call<balancer_keepalive>},
 };
 
 // ---- the process ----

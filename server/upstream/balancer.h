@@ -4,9 +4,11 @@
 #pragma once
 
 #include <cstdint>
+#include <memory>
 #include <string>
 #include <vector>
 
+#include "conf/binder.h"
 #include "core/slice.h"
 #include "core/socket.h"
 #include "server/verdict.h"
@@ -35,12 +37,11 @@ enum class LastFailure : uint8_t { none, next, failed };
 
 class PeerChooser {
   public:
-    // Fills `decision`. passed: chosen (an address is set); suspended: choice_made() is called
-    // later, from the loop; rejected: the request ends with this status.
+    virtual ~PeerChooser() = default;
+    // Fills `decision`. passed: chosen (without an address the group's method chooses); suspended:
+    // choice_made() is called later, from the loop; declined: no server is to be had; rejected: the
+    // request ends with this status.
     virtual Verdict choose(Request& request, PeerDecision& decision) = 0;
-
-  protected:
-    ~PeerChooser() = default;
 };
 
 // The answer of a chooser that was suspended.
@@ -91,7 +92,9 @@ struct NewPeer {
 // Replaces the servers of an upstream in all workers at once. An empty text, or what is wrong.
 std::string replace_upstream_peers(core::Slice upstream, const std::vector<NewPeer>& peers);
 
-// For the directive: the group being bound.
-void set_binding_chooser(PeerChooser& chooser);
+// For directives: of the group being bound.
+conf::Result<void> set_binding_chooser(std::shared_ptr<PeerChooser> chooser,
+                                       const conf::Line& line);
+conf::Result<void> set_binding_pool(uint32_t connections);
 
 }  // namespace server

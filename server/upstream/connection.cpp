@@ -54,7 +54,7 @@ void ConnectionPool::keep(UpstreamConnection::Ptr connection, const Limits& limi
     if (count_ >= limits.connections && !idle_.empty()) close(idle_.back());
     it.user = nullptr;
     it.pool_ = this;
-    it.idle_timer_.set(limits.idle_ms);
+    if (limits.idle_ms > 0) it.idle_timer_.set(limits.idle_ms);
     idle_.push_front(*connection.release());
     ++count_;
 }

@@ -78,7 +78,9 @@ class UpstreamGroup {
     int64_t queue_timeout_ms = 60000;
     std::shared_ptr<core::Resolver> own_resolver;
     int64_t resolver_timeout_ms = -1;
-    PeerChooser* chooser = nullptr;        // balancer_by_lua
+    std::shared_ptr<PeerChooser> chooser;  // balancer_by_lua
+    uint32_t script_pool = 0;              // balancer_keepalive; 0: 32
+    bool placeholder = false;              // without any server: the script must name one
     std::shared_ptr<StickyRule> sticky;
 
     // After the configuration was read: looks names up and makes the first table.

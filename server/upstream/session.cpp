@@ -255,12 +255,11 @@ void UpstreamSession::release_connection(bool keep) {
                     !request_.connection.worker.leaving();
     if (!may_keep) return connection_.reset();
     ConnectionPool::Limits limits = group_->keepalive;
-    if (group_->chooser) {
-        if (!decision_.keepalive && !group_->keepalive_set) return connection_.reset();
-        if (decision_.keepalive) {
-            limits.idle_ms = decision_.keepalive_idle_ms;
-            limits.requests = decision_.keepalive_requests;
-        }
+    if (decision_.keepalive) {
+        limits.connections = group_->script_pool ? group_->script_pool : 32;
+        limits.idle_ms = decision_.keepalive_idle_ms;
+        limits.requests = decision_.keepalive_requests;
+        if (limits.requests == 0) limits.requests = UINT32_MAX;
     }
     group_->pool.keep(std::move(connection_), limits);
 }
@@ -271,6 +270,7 @@ void UpstreamSession::conclude(Verdict verdict) {
     timer_.cancel();
     rate_timer_.cancel();
     record_.active = false;
+    log_.action = "sending to client";
     if (request_.on_abort_argument == this) request_.on_abort = nullptr;
     if (starting_) {
         early_ = verdict;

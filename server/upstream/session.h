@@ -48,6 +48,8 @@ class UpstreamProtocol {
     virtual bool make_request(core::Chain& to) = 0;
     // A piece of a request body that is passed on as it arrives, with its framing.
     virtual void frame_body(core::Chain& piece, bool last) = 0;
+    // The request has been changed since it was first made.
+    virtual void recreate() = 0;
     // Forgets what was read of a response: a new try begins.
     virtual void reset() = 0;
     // Takes what it can from the front of `bytes`, which begin where the last call left them.
@@ -184,7 +186,7 @@ class UpstreamSession final : public UpstreamConnection::User,
     UpstreamProtocol& protocol_;
     UpstreamRecord& record_;
     UpstreamState* state_ = nullptr;
-    core::LogContext log_;
+    core::LogContext& log_;          // the request's: its action says how far this is
     At at_ = At::idle;
     bool starting_ = false;          // inside start(): the verdict is returned, not resumed with
     bool streams_body_ = false;

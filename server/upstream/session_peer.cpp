@@ -226,21 +226,30 @@ void UpstreamSession::queue_too_long() {
 void UpstreamSession::run_chooser() {
     decision_.address = {};
     decision_.more_tries = 0;
+    decision_.keepalive = false;
+    decision_.recreate = false;
+    ++decision_.tries_total;
+    log_.action = "connecting to upstream";
     Verdict verdict = group_->chooser->choose(request_, decision_);
     if (!verdict.is(Verdict::suspended)) choice_made(verdict);
 }
 
 void UpstreamSession::choice_made(Verdict verdict) {
     if (at_ != At::choosing) return;
+    if (verdict.is(Verdict::declined)) return no_peer();
     if (!verdict.is(Verdict::passed)) {
         state_->peer = record_.group;
         state_->status = verdict.status;
         finish_try();
         return conclude(verdict);
     }
-    ++decision_.tries_total;
+    if (decision_.recreate) protocol_.recreate();
+    if (decision_.address.family() == AF_UNSPEC) {
+        if (!group_->placeholder) return choose_peer();
+        LOG(log_, error, 0, "lua balancer: no peer set");
+        return conclude(Verdict::reject(500));
+    }
     choice_.tries += decision_.more_tries;
-    if (decision_.address.family() == AF_UNSPEC) return choose_peer();
     chosen_by_script_ = true;
     if (decision_.tls >= 0) tls_ = decision_.tls == 1;
     state_->peer = request_.arena.copy(decision_.address.text());

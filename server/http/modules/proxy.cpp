@@ -31,6 +31,7 @@ class ProxyRun final : public UpstreamProtocol {
 
     bool make_request(core::Chain& to) override;
     void frame_body(core::Chain& piece, bool last) override;
+    void recreate() override;
     void reset() override;
     Head read_head(Slice& bytes) override;
     int status() const override { return head_.status; }
@@ -127,6 +128,12 @@ Verdict ProxyRun::begin() {
 bool ProxyRun::make_request(core::Chain& to) {
     ProxyRequest what{method_, uri_, &url, streams_, request.body.chunked};
     return make_proxy_request(request, conf, what, to);
+}
+
+void ProxyRun::recreate() {
+    uri_ = proxy_uri(request, conf.target, url);
+    if (!conf.method.is_set) method_ = request.head.method_name;
+    session_.describe(url.scheme, uri_);
 }
 
 void ProxyRun::frame_body(core::Chain& piece, bool last) {

@@ -52,6 +52,14 @@ Result<void> add_upstream(UpstreamConf& conf, const Line& line) {
     auto bound = line.binder.bind_block(line, *conf.levels.back());
     binding = nullptr;
     if (!bound) return bound;
+    if (group->servers.empty() && group->chooser) {
+        group->placeholder = true;
+        ServerLine none;
+        none.spec.server = "0.0.0.1";
+        core::Address::parse_ip("0.0.0.1", none.addresses.emplace_back());
+        none.addresses.back().set_port(80);
+        group->servers.push_back(std::move(none));
+    }
     if (group->servers.empty()) return Error{"no servers are inside upstream"};
     bool primaries = std::any_of(group->servers.begin(), group->servers.end(),
                                  [](const ServerLine& server) { return !server.spec.backup; });
