@@ -175,7 +175,9 @@ Result<Fd> connect_to(const Address& address, const ConnectOptions& options) {
     Fd fd = open_socket(address.family(), options.type);
     if (!fd.valid()) return not_connected();
     if (options.bind && address.family() != AF_UNIX && !bind_local(fd.get(), options)) {
-        return not_connected();
+        Error error = not_connected();
+        error.fault = Fault::ours;
+        return error;
     }
 #ifdef __linux__
     // A name of its own, chosen by the kernel: answers to a datagram need one.

@@ -44,7 +44,9 @@ conf::Result<void> set_binding_chooser(std::shared_ptr<PeerChooser> chooser,
                                        const conf::Line& line) {
     UpstreamGroup& group = binding_group();
     if (group.chooser) return conf::detail::duplicate();
-    if (group.method_set) line.binder.warn(line.node.place, "load balancing method redefined");
+    if (group.method_set || group.keepalive_set) {
+        line.binder.warn(line.node.place, "load balancing method redefined");
+    }
     group.chooser = std::move(chooser);
     return {};
 }

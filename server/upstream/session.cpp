@@ -61,7 +61,7 @@ void UpstreamSession::connect() {
         return begin_request();
     }
     at_ = At::connecting;
-    if (!open(address)) return fail(NextUpstream::error);
+    if (!open(address)) return;
     timer_.cancel();
     timer_.set(timeout(settings_.connect_timeout->count, decision_.connect_ms));
 }
@@ -69,7 +69,8 @@ void UpstreamSession::connect() {
 bool UpstreamSession::open(const core::Address& address) {
     auto fd = open_upstream_socket(request_, settings_, decision_.local_address, address);
     if (!fd) {
-        LOG(log_, error, 0, "%s", fd.error().what.c_str());
+        int error = errno;
+        not_opened(fd.error().fault, error, address);
         return false;
     }
     connection_ = UpstreamConnection::Ptr(new UpstreamConnection(address));
@@ -81,7 +82,39 @@ bool UpstreamSession::open(const core::Address& address) {
     if (watching) return true;
     LOG(log_, alert, 0, "%s", watching.error().what.c_str());
     connection_.reset();
+    fail(NextUpstream::error);
     return false;
+}
+
+namespace {
+
+// Failures that say something about the network, not about us.
+bool is_ordinary(int error) {
+    switch (error) {
+        case ECONNREFUSED: case ECONNRESET: case ENETDOWN: case ENETUNREACH: case EHOSTDOWN:
+        case EHOSTUNREACH: return true;
+        default: return false;
+    }
+}
+
+}  // namespace
+
+void UpstreamSession::not_opened(core::Fault fault, int error, const core::Address& address) {
+    if (fault == core::Fault::ours) {
+        core::Slice local = decision_.local_address;
+        if (local.empty()) local = settings_.bind->address.evaluate(request_);
+        LOG(log_, crit, error, "bind(%.*s) failed", int(local.size()), local.data());
+        finish_try();
+        leave_peer(TryEnd::passed);
+        return conclude(Verdict::reject(500));
+    }
+    std::string text = address.text();
+    if (is_ordinary(error)) {
+        LOG(log_, error, error, "connect() to %s failed", text.c_str());
+    } else {
+        LOG(log_, crit, error, "connect() to %s failed", text.c_str());
+    }
+    fail(NextUpstream::error);
 }
 
 void UpstreamSession::on_upstream_io(uint8_t ready) {
@@ -221,7 +254,9 @@ void UpstreamSession::fail(NextUpstream what, int) {
     finish_try();
     if (what == NextUpstream::timeout) LOG(log_, error, ETIMEDOUT, "upstream timed out");
     leave_peer(answered ? TryEnd::next : TryEnd::failed);
-    if (cached_ && what == NextUpstream::error) ++choice_.tries;
+    // A kept connection that turns out dead costs no try; scripts count for themselves.
+    bool scripted = group_ && group_->chooser;
+    if (cached_ && what == NextUpstream::error && !scripted) ++choice_.tries;
     release_connection(false);
     int status = status_of(what);
     state_->status = status;

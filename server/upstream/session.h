@@ -143,6 +143,7 @@ class UpstreamSession final : public UpstreamConnection::User,
     // connecting and sending (session.cpp)
     void connect();
     bool open(const core::Address& address);
+    void not_opened(core::Fault fault, int error, const core::Address& address);
     void connected();
     void begin_request();
     void send();

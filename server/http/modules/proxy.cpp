@@ -101,8 +101,8 @@ Verdict ProxyRun::start() {
     method_ = conf.method.is_set ? conf.method->evaluate(request) : request.head.method_name;
     session_.describe(url.scheme, uri_);
     bool passes_body = conf.pass_request_body && !conf.body.is_set;
-    if (!passes_body || !request.body.present()) return begin();
-    streams_ = !conf.request_buffering && !request.parent &&
+    if (!passes_body) return begin();
+    streams_ = !conf.request_buffering && !request.parent && request.body.present() &&
                request.body.state() == RequestBody::State::untouched &&
                (!request.body.chunked || *conf.http_version == ProxyVersion::http_1_1);
     if (streams_) {
