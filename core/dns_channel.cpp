@@ -6,6 +6,7 @@
 #include <sys/ioctl.h>
 
 #include <algorithm>
+#include <cerrno>
 
 #include "core/dns_reply.h"
 #include "core/log.h"
@@ -32,6 +33,19 @@ ResolveStatus status_of(int status) {
     }
 }
 
+// Nobody listens where a query was sent: the one error of a connected datagram socket.
+void log_refusal(int fd) {
+    Address server = peer_address(fd);
+    LogContext log = process_log();
+    log.action = "resolving";
+    log.subject = &server;
+    log.describe = [](const void* subject, LogLine& line) {
+        line.append(", resolver: ");
+        line.append(static_cast<const Address*>(subject)->text());
+    };
+    LOG(log, error, ECONNREFUSED, "recv() failed");
+}
+
 std::string join(const std::vector<std::string>& servers) {
     std::string list;
     for (const std::string& server : servers) {
@@ -54,6 +68,7 @@ struct DnsChannel::Socket final : IoHandler {
     void on_io(uint8_t ready) override {
         int write_fd = ready & ready_write ? fd : ARES_SOCKET_BAD;
         // That nobody listens comes as an error alone, and is found by reading.
+        if (ready & ready_hangup && !(ready & ready_read)) log_refusal(fd);
         int read_fd = ready & (ready_read | ready_hangup) ? fd : ARES_SOCKET_BAD;
         channel.process(read_fd, write_fd);
         for (int i = 0; i < read_rounds_max && watch.active() && bytes_waiting(); ++i) {
@@ -137,7 +152,9 @@ void DnsChannel::take_errors() {
     for (const auto& [fd, socket] : sockets_) sockets.push_back({fd, 0, 0});
     if (sockets.empty() || ::poll(sockets.data(), sockets.size(), 0) <= 0) return;
     for (const pollfd& socket : sockets) {
-        if (socket.revents & POLLERR) process(socket.fd, ARES_SOCKET_BAD);
+        if (!(socket.revents & POLLERR)) continue;
+        log_refusal(socket.fd);
+        process(socket.fd, ARES_SOCKET_BAD);
     }
 }
 

@@ -102,10 +102,13 @@ def test_a_name_that_appears_is_found(server, dns):
 def test_a_refusing_server_is_passed_over(server, dns):
     dns.hosts = {"www.test": ["127.0.0.2"]}
     dns.start()
-    up(server, "%s:%d %s" % (loopback_address(), dns.port, dns.server))
+    dead = "%s:%d" % (loopback_address(), dns.port)
+    up(server, "%s %s" % (dead, dns.server))
     started = time.monotonic()
     assert ask(server, "www.test") == "resolved"
     assert time.monotonic() - started < 1
+    assert "recv() failed (111: Connection refused) while resolving, resolver: " + dead \
+        in server.log()
 
 
 def test_a_silent_server_is_passed_over_and_blocks_nobody(server, dns):
