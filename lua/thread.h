@@ -144,7 +144,7 @@ struct LuaRequest {
     bool buffering = false;                // lua_http10_buffering holds the body back
     bool seen_last_in_filter = false;      // body_filter_by_lua ended the response itself
     bool raw_socket = false;               // ngx.req.socket(true) took the connection
-    bool making_body = false;              // between ngx.req.init_body and finish_body
+    server::RequestBody* made_body = nullptr;   // between ngx.req.init_body and finish_body
     uint16_t filter_status = 0;            // a header filter's ngx.exit replaced the response
     core::Chain held;                      // what is held back
     core::List<Owned> owned;

@@ -79,7 +79,8 @@ int get_body_data(lua_State* L) {
     size_t max = lua_gettop(L) ? size_t(luaL_checknumber(L, 1)) : 0;
     Request& request = request_of(L);
     RequestBody& body = body_of(request);
-    if (!body.complete() || body.file_fd() >= 0 || body.size() == 0) {
+    bool in_memory = body.file_fd() < 0 && !body.buffers().empty();
+    if (!body.complete() || !in_memory || body.size() == 0) {
         lua_pushnil(L);
         return 1;
     }
@@ -147,38 +148,45 @@ int set_body_file(lua_State* L) {
     return 0;
 }
 
+// A body that is streamed to ngx.req.socket() goes on while its successor is made.
 int init_body(lua_State* L) {
     expect_arguments(L, 0, 1, "0 or 1 argument");
     Request& request = request_of(L);
     RequestBody& body = body_of(request);
-    check_replaceable(L, body);
+    if (!body.streamed()) check_replaceable(L, body);
     int64_t bytes = request.core().client_body_buffer_size->count;
     if (lua_gettop(L) == 1) bytes = luaL_checkinteger(L, 1);
     if (bytes < 0) return luaL_error(L, "bad size argument: %d", int(bytes));
-    body.start_new(request, bytes);
-    request.head.content_length = 0;
-    task_of(L).of_request->making_body = true;
+    RequestBody* made = body.streamed() ? request.arena.make<RequestBody>() : &body;
+    made->start_new(request, bytes);
+    if (made == &body) request.head.content_length = 0;
+    task_of(L).of_request->made_body = made;
     return 0;
+}
+
+RequestBody& made_body(lua_State* L) {
+    request_of(L);
+    RequestBody* made = task_of(L).of_request->made_body;
+    if (!made) luaL_error(L, "request body not initialized");
+    return *made;
 }
 
 int append_body(lua_State* L) {
     expect_arguments(L, 1, 1, "1 arguments");
     core::Slice data = check_slice(L, 1);
-    Request& request = request_of(L);
-    RequestBody& body = body_of(request);
-    if (!task_of(L).of_request->making_body) return luaL_error(L, "request body not initialized");
-    if (!body.append(request, data)) return luaL_error(L, "fail to write the request body");
+    RequestBody& made = made_body(L);
+    if (!made.append(request_of(L), data)) return luaL_error(L, "fail to write the request body");
     return 0;
 }
 
 int finish_body(lua_State* L) {
     expect_arguments(L, 0, 0, "0 argument");
     Request& request = request_of(L);
-    RequestBody& body = body_of(request);
-    if (!task_of(L).of_request->making_body) return luaL_error(L, "request body not initialized");
-    task_of(L).of_request->making_body = false;
-    body.finish_new(request);
-    set_length(request, body.size());
+    RequestBody& made = made_body(L);
+    task_of(L).of_request->made_body = nullptr;
+    made.finish_new(request);
+    if (&made != &request.body) request.body.become(made);
+    set_length(request, made.size());
     return 0;
 }
 

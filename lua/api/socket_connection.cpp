@@ -25,6 +25,8 @@ SocketConnection* SocketConnection::open(core::Stream stream, PoolSlot slot, int
 SocketConnection* SocketConnection::open_body(server::Request& request) {
     auto* made = new SocketConnection(core::Stream(), PoolSlot());
     made->body_of_ = &request;
+    // From now on the body is streamed, whether or not anything of it is ever asked for.
+    request.body.read_unbuffered(request, nullptr, nullptr);
     return made;
 }
 

@@ -37,7 +37,7 @@ function _M.new(_, chunk_size, max_line_size, preserve_body)
         return nil, err
     end
     if preserve_body then
-        ngx.req.init_body(chunk_size)
+        ngx.req.init_body(chunk_size or chunk_bytes_default)
     end
     return setmetatable({
         sock = socket,

@@ -182,6 +182,7 @@ void RequestBody::start_new(Request& request, int64_t buffer_bytes) {
 }
 
 bool RequestBody::append(Request& request, core::Slice bytes) {
+    if (bytes.empty()) return true;
     size_ += int64_t(bytes.size());
     return store(request, bytes);
 }
@@ -208,10 +209,18 @@ void RequestBody::share(const RequestBody& other) {
     state_ = State::complete;
 }
 
+void RequestBody::become(const RequestBody& made) {
+    bool all = received_all_;
+    share(made);
+    received_all_ = all;
+    unbuffered_ = false;
+}
+
 void RequestBody::receive(Request& request, core::Slice bytes, bool last) {
     if (last) received_all_ = true;
     if (state_ != State::reading) {
-        if (last && state_ != State::failed) state_ = State::discarded;
+        bool over = state_ == State::failed || state_ == State::complete;
+        if (last && !over) state_ = State::discarded;
         return;
     }
     size_ += int64_t(bytes.size());

@@ -47,6 +47,8 @@ class RequestBody {
     Verdict read_unbuffered(Request&, More more, void* argument);
     core::Chain take_pending();
     bool received_all() const { return received_all_; }
+    // It is, or was, handed on in pieces: nothing of it is kept here.
+    bool streamed() const { return unbuffered_; }
 
     // The body's bytes are not wanted: they are read and thrown away so that the connection can be
     // used again, or the connection is closed after the response.
@@ -66,6 +68,9 @@ class RequestBody {
     void start_new(Request&, int64_t buffer_bytes);
     bool append(Request&, core::Slice bytes);     // false: cannot be stored
     void finish_new(Request&);
+
+    // A body that was made while this one was streamed takes its place; it must outlive this.
+    void become(const RequestBody& made);
 
     // Sees another request's complete body (a subrequest its parent's); the other must outlive it.
     void share(const RequestBody& other);
