@@ -87,3 +87,15 @@ LUA_FFI int ngx_http_lua_ffi_socket_tcp_getfd(ngx_http_request_t*,
     *errmsg = const_cast<char*>("closed");
     return -1;
 }
+
+// Puts another descriptor in the socket's place and returns its own, which another call puts back:
+// lua-resty-core's tests provoke errors so. A negative one only asks.
+LUA_FFI int ngx_http_lua_ffi_socket_tcp_hack_fd(ngx_http_lua_socket_tcp_upstream_t* u, int fd,
+                                                unsigned char* err, size_t* errlen) {
+    if (!u || u->fd() < 0) return lua::ffi_fail("closed", err, errlen);
+    if (fd < 0) return u->fd();
+    core::Stream& stream = u->connection->stream;
+    int own = stream.release().release();
+    stream = core::Stream(core::Fd(fd));
+    return own;
+}

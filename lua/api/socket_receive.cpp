@@ -46,6 +46,7 @@ Step advance(TcpSocket& socket, Reading& reading, SocketFailure& failure) {
             return failure ? Step::failed : Step::done;
         case core::Io::failed:
             if (socket.kind == TcpSocket::Kind::body) {
+                socket.request->on_abort = nullptr;  // the reader is told instead
                 failure = {SocketFailure::client_aborted};
                 return Step::failed;
             }

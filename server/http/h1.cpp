@@ -134,11 +134,9 @@ void H1::on_io(uint8_t ready) {
     if (ready & core::ready_read && state_ != State::closed) {
         readable_ = true;
         if (ready & core::ready_hangup) peer_closed_ = true;
-        if (wants_input()) {
-            read_input();
-        } else if (peer_closed_ && request_ && request_->on_abort) {
-            request_->client_aborted();
-        }
+        if (wants_input()) read_input();
+        bool waits = state_ == State::serving && !wants_body_ && input_.empty();
+        if (peer_closed_ && waits && request_->on_abort) request_->client_aborted();
         // What this input brought about leaves while the connection's memory is at hand.
         if (flush_.linked()) {
             flush_.unlink();
