@@ -1,6 +1,7 @@
 """What the scenarios share: a ready configuration, a server fixture, load from threads."""
 import os
 import signal
+import subprocess
 import threading
 import time
 
@@ -78,6 +79,29 @@ def end_process(pid):
 def server():
     with ScenarioServer() as one:
         yield one
+
+
+def openssl(*arguments):
+    subprocess.run(["openssl", *arguments], check=True, stdout=subprocess.DEVNULL,
+                   stderr=subprocess.DEVNULL)
+
+
+@pytest.fixture(scope="session")
+def certs(tmp_path_factory):
+    """A folder: the CA ca.pem, and certificates of it for good.test and client (.pem, .key)."""
+    folder = str(tmp_path_factory.mktemp("certs"))
+    key = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-keyout")
+    authority = folder + "/ca"
+    openssl("req", "-x509", *key, authority + ".key", "-out", authority + ".pem", "-days", "10",
+            "-subj", "/CN=ca")
+    for name in ("good.test", "client"):
+        path = os.path.join(folder, name)
+        openssl("req", *key, path + ".key", "-out", path + ".csr", "-subj", "/CN=" + name,
+                "-addext", "subjectAltName=DNS:%s,IP:127.0.0.1" % name)
+        openssl("x509", "-req", "-in", path + ".csr", "-CA", authority + ".pem", "-CAkey",
+                authority + ".key", "-CAcreateserial", "-days", "10", "-copy_extensions",
+                "copyall", "-out", path + ".pem")
+    return folder
 
 
 class Load:

@@ -1,7 +1,7 @@
 """A TCP peer that does as a script says: for clients that meet reset, silence, garbage.
 
 `Peer(script)` listens on a port of its own; `script(link)` runs in a thread for every connection,
-which is closed when it returns.
+which is closed when it returns. With an SSL context as `tls` the script speaks through it.
 """
 import socket
 import struct
@@ -67,8 +67,9 @@ class Link:
 
 
 class Peer:
-    def __init__(self, script):
+    def __init__(self, script, tls=None):
         self.script = script
+        self.tls = tls
         self.accepted = 0
         self.open = set()
         self.lock = threading.Lock()
@@ -110,6 +111,9 @@ class Peer:
 
     def serve(self, sock):
         try:
+            if self.tls:
+                with self.tls.wrap_socket(sock, server_side=True) as wrapped:
+                    return self.script(Link(wrapped, self))
             self.script(Link(sock, self))
         except OSError:
             pass

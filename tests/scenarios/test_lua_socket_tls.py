@@ -1,9 +1,7 @@
 """sslhandshake() against a real TLS server: names, trust, sessions, client certificates, what a
 server may do wrong."""
-import os
 import socket
 import ssl
-import subprocess
 import threading
 
 import pytest
@@ -32,27 +30,6 @@ location = /t { content_by_lua_block {
     %(code)s
 } }
 """
-
-
-def run(*command):
-    subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-
-
-@pytest.fixture(scope="module")
-def certs(tmp_path_factory):
-    """A CA, and certificates of it for good.test and a client."""
-    folder = str(tmp_path_factory.mktemp("certs"))
-    at = lambda name: os.path.join(folder, name)
-    run("openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256",
-        "-nodes", "-days", "10", "-subj", "/CN=ca", "-keyout", at("ca.key"), "-out", at("ca.pem"))
-    for name in ("good.test", "client"):
-        run("openssl", "req", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes",
-            "-subj", "/CN=" + name, "-addext", "subjectAltName=DNS:%s,IP:127.0.0.1" % name,
-            "-keyout", at(name + ".key"), "-out", at(name + ".csr"))
-        run("openssl", "x509", "-req", "-in", at(name + ".csr"), "-CA", at("ca.pem"), "-CAkey",
-            at("ca.key"), "-CAcreateserial", "-days", "10", "-copy_extensions", "copyall",
-            "-out", at(name + ".pem"))
-    return folder
 
 
 class TlsPeer:
