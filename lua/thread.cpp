@@ -112,7 +112,9 @@ void raise_no_request(lua_State* L) {
     __builtin_unreachable();
 }
 
+// What upstream restricts to some phases it refuses by their names: those calls do not come here.
 void raise_no_real_request(lua_State* L) {
+    if (compat_openresty()) luaL_error(L, "API disabled in the current context");
     refuse(L, task_of(L));
     __builtin_unreachable();
 }

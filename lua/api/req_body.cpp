@@ -190,17 +190,16 @@ int finish_body(lua_State* L) {
     return 0;
 }
 
-constexpr PhaseMask in_body = in_request;
 constexpr LuaFunction functions[] = {
     {"ngx.req.read_body", read_body, in_answering},
-    {"ngx.req.discard_body", discard_body, in_body},
-    {"ngx.req.get_body_data", get_body_data, in_body},
-    {"ngx.req.get_body_file", get_body_file, in_body},
-    {"ngx.req.set_body_data", set_body_data, in_body},
-    {"ngx.req.set_body_file", set_body_file, in_body},
-    {"ngx.req.init_body", init_body, in_body},
-    {"ngx.req.append_body", append_body, in_body},
-    {"ngx.req.finish_body", finish_body, in_body},
+    {"ngx.req.discard_body", discard_body},
+    {"ngx.req.get_body_data", get_body_data},
+    {"ngx.req.get_body_file", get_body_file},
+    {"ngx.req.set_body_data", set_body_data},
+    {"ngx.req.set_body_file", set_body_file},
+    {"ngx.req.init_body", init_body},
+    {"ngx.req.append_body", append_body},
+    {"ngx.req.finish_body", finish_body},
 };
 REGISTER_LUA_API(req_body, functions);
 

@@ -125,9 +125,14 @@ void forget(PendingTimer* pending) {
     push_table(L);
     luaL_unref(L, -1, pending->ref);
     lua_pop(L, 1);
-    timers.pending_count--;
     pending->vm->drop();
     delete pending;
+}
+
+// Takes it out of the lists: the function may set others, as many as before.
+void leave_lists(PendingTimer& pending) {
+    pending.unlink();
+    timers.pending_count--;
 }
 
 void finish(LuaTask&, void* argument) {
@@ -180,7 +185,6 @@ void run_or_refuse(PendingTimer& pending, bool premature) {
     }
 }
 
-// The timer's place in the lists is left before Lua runs: the function may set others.
 void PendingTimer::fire(void* self) {
     auto* pending = static_cast<PendingTimer*>(self);
     server::Worker* worker = server::Worker::current();
@@ -189,7 +193,7 @@ void PendingTimer::fire(void* self) {
         run_or_refuse(*pending, false);
         return;
     }
-    pending->unlink();
+    leave_lists(*pending);
     run_or_refuse(*pending, worker && worker->leaving());
     forget(pending);
 }
@@ -200,6 +204,7 @@ void run_all_prematurely(server::Worker&) {
     leaving.take_all(timers.pending);
     while (PendingTimer* pending = leaving.pop_front()) {
         pending->timer.cancel();
+        leave_lists(*pending);
         run_or_refuse(*pending, true);
         forget(pending);
     }
