@@ -48,7 +48,12 @@ void Master::start_workers() {
     respawns_.clear();
     failures_.assign(size_t(conf.worker_processes) + 1, 0);
     for (int id = 0; id < conf.worker_processes; ++id) spawn(id);
-    if (process_.configuration->privileged_agent_connections >= 0) spawn(agent_id);
+    int64_t agent_connections = process_.configuration->privileged_agent_connections;
+    if (agent_connections > 0) spawn(agent_id);
+    if (agent_connections == 0) {
+        LOG(core::process_log(), alert, 0, "0 worker_connection is not enough, privileged agent "
+            "process cannot be spawned");
+    }
 }
 
 int Master::free_slot() const {

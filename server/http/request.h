@@ -92,7 +92,7 @@ class Request : public core::ListNode {
     // ---- what was asked ----
     core::Arena arena;
     Connection& connection;
-    Exchange* exchange;
+    Exchange* exchange;                          // null in a subrequest whose parent is ending
     Request* parent = nullptr;                   // null for a client's request
     Request* main;                               // the client's request (this, for itself)
     RequestHead head;
@@ -198,8 +198,6 @@ class Request : public core::ListNode {
 
     // ---- subrequests (subrequest.h) ----
     core::List<Request> children;
-    void (*on_finished)(Request& child, void* argument) = nullptr;   // of a subrequest
-    void* on_finished_argument = nullptr;
 
     // ---- state of modules ----
     // A module's own object of this request; null until set. Cleared by an internal redirect.

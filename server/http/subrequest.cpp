@@ -16,12 +16,26 @@ class ChildExchange : public Exchange {
           argument_(argument),
           start_([](void* it) { static_cast<ChildExchange*>(it)->child->start(); }, this),
           end_([](void* it) { static_cast<ChildExchange*>(it)->ended(); }, this) {}
-    virtual ~ChildExchange() = default;
+    // It is in the parent's arena: the parent ends.
+    virtual ~ChildExchange() {
+        if (child) child->exchange = nullptr;
+    }
+    static ChildExchange* of(Request& child) {
+        return static_cast<ChildExchange*>(child.exchange);
+    }
 
     Request* child = nullptr;
+    bool awaited = false;                  // the parent's end waits for the child's
 
+    // The child is being destroyed: nothing may come back to it.
+    void forget() {
+        start_.unlink();
+        end_.unlink();
+        child = nullptr;
+    }
     void start() { core::Reactor::current().at_end(core::Reactor::work, start_); }
 
+    virtual void drop_response() {}          // its pieces may point into the child's memory
     void send_interim(Request&, int) override {}
     void flush(Request&) override {}
     bool settle(Request&) override { return true; }
@@ -51,6 +65,7 @@ class CaptureExchange final : public ChildExchange {
         response.body.append(std::move(body));
     }
     int64_t pending_bytes() const override { return 0; }
+    void drop_response() override { response.body.clear(); }
 
   protected:
     void ended() override {
@@ -97,15 +112,15 @@ class OutputOrder {
         return *made;
     }
 
-    Entry* find(Request& request) {
+    Entry* find(const Request* request) {
         for (Entry* at = entries_; at; at = at->next) {
-            if (at->request == &request) return at;
+            if (at->request == request) return at;
         }
         return nullptr;
     }
 
     void add_child(Request& parent, Request& child) {
-        Entry* in = find(parent);
+        Entry* in = find(&parent);
         if (!in) in = root_;                 // a capture's children do not reach the client
         auto* item = main_.arena.make<Entry::Item>();
         item->child = &entry(child, in);
@@ -113,7 +128,7 @@ class OutputOrder {
     }
 
     Verdict submit(Request& request, core::Chain&& body) {
-        Entry* at = find(request);
+        Entry* at = find(&request);
         if (!at) return Verdict::pass();
         if (at->items.empty() && has_turn(*at)) return pass_on(std::move(body), at == root_);
         if (!at->items.empty() && !at->items.back().child) {
@@ -126,7 +141,8 @@ class OutputOrder {
         return Verdict::pass();
     }
 
-    void child_finished(Request& child) {
+    // Only the address is looked at: it may be gone.
+    void child_finished(const Request* child) {
         if (Entry* at = find(child)) {
             at->finished = true;
             at->request = nullptr;
@@ -193,7 +209,7 @@ class PostponedExchange final : public ChildExchange {
 
   protected:
     void ended() override {
-        if (child->main->order) child->main->order->child_finished(*child);
+        if (child->main->order) child->main->order->child_finished(child);
         ChildExchange::ended();
     }
 };
@@ -216,8 +232,8 @@ Request* create_child(Request& parent, const SubrequestOptions& options, ChildEx
         if (!field.removed) child->headers.add(field.name, field.value, field.id);
     }
     if (options.inherit_body && parent.body.complete()) child->body.share(parent.body);
-    child->on_finished_argument = &exchange;
-    if (!options.background) ++parent.running_children;
+    exchange.awaited = !options.background;
+    if (exchange.awaited) ++parent.running_children;
     return child;
 }
 
@@ -230,9 +246,10 @@ void child_ended(Request& parent) {
 
 void ChildExchange::ended() {
     Request& parent = *child->parent;
+    bool counts = std::exchange(awaited, false);
     SubrequestDone done = std::exchange(done_, nullptr);
-    if (done) done(*child, argument_);      // may destroy the child, and this with it
-    child_ended(parent);
+    if (done) done(*child, argument_);      // may destroy the child
+    if (counts) child_ended(parent);
 }
 
 Request* create_capture(Request& parent, const SubrequestOptions& options, SubrequestDone done,
@@ -244,8 +261,7 @@ Request* create_capture(Request& parent, const SubrequestOptions& options, Subre
 }
 
 CapturedResponse& captured(Request& child) {
-    return static_cast<CaptureExchange*>(static_cast<ChildExchange*>(child.on_finished_argument))
-        ->response;
+    return static_cast<CaptureExchange*>(ChildExchange::of(child))->response;
 }
 
 Request* create_postponed(Request& parent, const SubrequestOptions& options, SubrequestDone done,
@@ -261,13 +277,21 @@ Verdict submit_ordered(Request& request, core::Chain&& body) {
 }
 
 void start_subrequest(Request& child) {
-    static_cast<ChildExchange*>(child.on_finished_argument)->start();
+    ChildExchange::of(child)->start();
 }
 
 void destroy_subrequest(Request& child) {
-    captured(child).body.clear();
-    if (!child.done) --child.parent->running_children;
+    ChildExchange* exchange = ChildExchange::of(child);
+    if (!exchange) return Request::destroy(&child);     // with its parent, which waits no more
+    Request& parent = *child.parent;
+    OutputOrder* order = child.main->order;
+    const Request* gone = &child;
+    exchange->forget();
+    exchange->drop_response();
+    bool awaited = std::exchange(exchange->awaited, false);
     Request::destroy(&child);
+    if (order) order->child_finished(gone);
+    if (awaited) child_ended(parent);
 }
 
 }  // namespace server

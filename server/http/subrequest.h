@@ -9,7 +9,7 @@
 
 namespace server {
 
-// What a captured subrequest answered. Lives in the child's arena.
+// What a captured subrequest answered. Lives as long as the child.
 struct CapturedResponse {
     int status = 0;
     core::Chain body;              // memory and file buffers
@@ -45,7 +45,9 @@ Verdict submit_ordered(Request& request, core::Chain&& body);
 
 // Runs it from the work queue, never inside this call.
 void start_subrequest(Request& child);
-// Ends it, cancelling whatever it waits for, and frees its memory.
+// Ends it, of whatever kind and wherever it is, and frees its memory: cancels what it waits for,
+// gives up its place in the parent's output. `done` is not called. A parent that only waited for it
+// is finished here. From the loop, or from a destructor of the parent's.
 void destroy_subrequest(Request& child);
 
 }  // namespace server

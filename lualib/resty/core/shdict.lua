@@ -84,6 +84,19 @@ local function check_key(key)
     return key
 end
 
+-- A method that takes a key: finds its zone and checks the key first. (The tail call leaves
+-- errors of level 2 to the caller.)
+local function keyed(method)
+    return function(dict, key, a, b, c)
+        local zone = zone_of(dict)
+        local text, why = check_key(key)
+        if not text then
+            return nil, why
+        end
+        return method(zone, text, a, b, c)
+    end
+end
+
 -- ---- storing ----
 
 local function store(zone, op, key, value, exptime, flags)
@@ -109,19 +122,13 @@ local function store(zone, op, key, value, exptime, flags)
 end
 
 local function storing(op)
-    return function(dict, key, value, exptime, flags)
-        local zone = zone_of(dict)
+    return keyed(function(zone, key, value, exptime, flags)
         exptime = exptime or 0
         if exptime < 0 then
             error('bad "exptime" argument', 2)
         end
-        local why
-        key, why = check_key(key)
-        if not key then
-            return nil, why
-        end
         return store(zone, op, key, value, exptime, flags)
-    end
+    end)
 end
 
 local set = storing(0)
@@ -172,27 +179,15 @@ local function read(zone, key, stale)
     return value_read(own_buffer), tonumber(user_flags[0])
 end
 
-local function get(dict, key)
-    local zone = zone_of(dict)
-    local why
-    key, why = check_key(key)
-    if not key then
-        return nil, why
-    end
+local get = keyed(function(zone, key)
     local value, flags = read(zone, key, 0)
     if flags and flags ~= 0 then
         return value, flags
     end
     return value
-end
+end)
 
-local function get_stale(dict, key)
-    local zone = zone_of(dict)
-    local why
-    key, why = check_key(key)
-    if not key then
-        return nil, why
-    end
+local get_stale = keyed(function(zone, key)
     local value, flags = read(zone, key, 1)
     if value == nil then
         if flags then
@@ -204,7 +199,7 @@ local function get_stale(dict, key)
         flags = nil
     end
     return value, flags, is_stale[0] == 1
-end
+end)
 
 -- ---- counting ----
 
@@ -216,13 +211,7 @@ local function as_number(value, name)
         or error("bad " .. name .. " arg: number expected, got " .. type(value), 3)
 end
 
-local function incr(dict, key, value, init, init_ttl)
-    local zone = zone_of(dict)
-    local why
-    key, why = check_key(key)
-    if not key then
-        return nil, why
-    end
+local incr = keyed(function(zone, key, value, init, init_ttl)
     if type(value) ~= "number" then
         value = tonumber(value)
     end
@@ -248,39 +237,27 @@ local function incr(dict, key, value, init, init_ttl)
         return tonumber(number[0])
     end
     return tonumber(number[0]), nil, forcible[0] == 1
-end
+end)
 
 -- ---- times and sizes ----
 
-local function ttl(dict, key)
-    local zone = zone_of(dict)
-    local why
-    key, why = check_key(key)
-    if not key then
-        return nil, why
-    end
+local ttl = keyed(function(zone, key)
     local left = tonumber(C.ngx_http_lua_ffi_shdict_get_ttl(zone, key, #key))
     if left == FFI_DECLINED then
         return nil, "not found"
     end
     return left / 1000
-end
+end)
 
-local function expire(dict, key, exptime)
-    local zone = zone_of(dict)
+local expire = keyed(function(zone, key, exptime)
     if not exptime then
         error('bad "exptime" argument', 2)
-    end
-    local why
-    key, why = check_key(key)
-    if not key then
-        return nil, why
     end
     if C.ngx_http_lua_ffi_shdict_set_expire(zone, key, #key, exptime * 1000) == FFI_DECLINED then
         return nil, "not found"
     end
     return true
-end
+end)
 
 local methods = {
     get = get,
