@@ -1,14 +1,15 @@
 -- resty.redis: a Redis client on cosockets. Every command is a method of its name, made when it is
--- first used. A request is one flat table of strings for one send(); the tables and most of the
--- strings are made once. The manual is redis.md.
+-- first used. A request is one string or one flat table for one send(); a short reply is taken
+-- apart where it was read. The manual is redis.md.
 
+local clear = require "table.clear"
 local new_tab = require "table.new"
 local reader_of = require "resty.reader"
 
 local byte, sub = string.byte, string.sub
 local error, ipairs, pairs, select, type = error, ipairs, pairs, select, type
 local rawget, setmetatable, tonumber, tostring = rawget, setmetatable, tonumber, tostring
-local min = math.min
+local concat, min = table.concat, math.min
 local null = ngx.null
 local tcp = ngx.socket.tcp
 local line, need, pending = reader_of.line, reader_of.need, reader_of.pending
@@ -17,8 +18,8 @@ local PIECE_BYTES_MAX = reader_of.PIECE_BYTES_MAX
 -- What a sane server sends: Redis limits a string to 512 MB; nothing nests replies this deep.
 local BULK_BYTES_MAX = 512 * 1024 * 1024
 local DEPTH_MAX = 32
--- Longer strings are not left behind in a table that is used again.
-local KEPT_BYTES_MAX = 1024
+-- Longer arguments than this are never copied in Lua.
+local SHORT_BYTES_MAX = 1024
 -- Requests of up to so many arguments have a table and a ready-made head per command.
 local REUSED_ARGUMENTS_MAX = 8
 -- Room made for an array before its elements have come.
@@ -129,10 +130,20 @@ read_value = function(reader, depth)
     return read_array(reader, number, depth)
 end
 
+-- Most connections see only replies that need no reader.
+local function reader_for(self, sock)
+    local reader = self._in
+    if not reader then
+        reader = reader_of.new(sock)
+        self._in = reader
+    end
+    return reader
+end
+
 -- A timeout may be harmless: to a subscriber, who goes on with what had come, and where nothing
 -- had come yet and the caller may wait on. Any other one ends the connection.
 local function read_reply(self, sock, may_wait)
-    local reader = self._in
+    local reader = reader_for(self, sock)
     local subscribed = self._subscribed
     reader.keep = subscribed and reader.pos
     local value, err = read_value(reader, 0)
@@ -170,7 +181,7 @@ end
 -- The reply to a single command, when nothing else is on its way.
 local function read_only_reply(self, sock, may_wait)
     local reader = self._in
-    if pending(reader) then
+    if reader and pending(reader) then
         return read_reply(self, sock, may_wait)
     end
     local data, err = sock:receiveany(PIECE_BYTES_MAX)
@@ -184,6 +195,7 @@ local function read_only_reply(self, sock, may_wait)
     if value then
         return value
     end
+    reader = reader_for(self, sock)
     reader.buf, reader.pos = data, 1
     return read_reply(self, sock, false)
 end
@@ -361,14 +373,16 @@ local function count_arguments(...)
     return n
 end
 
+-- A short request goes out as one string; long values are not copied once more, and not left behind
+-- in a table that is used again.
 local function send(sock, request, n)
-    local bytes, err = sock:send(request)
-    if n <= REUSED_ARGUMENTS_MAX then
-        for i = 3, 2 * n + 1, 2 do
-            if #request[i] > KEPT_BYTES_MAX then
-                request[i] = ""
-            end
-        end
+    local large = n > REUSED_ARGUMENTS_MAX
+    for i = 3, large and 0 or 2 * n + 1, 2 do
+        large = large or #request[i] > SHORT_BYTES_MAX
+    end
+    local bytes, err = sock:send(large and request or concat(request))
+    if large and n <= REUSED_ARGUMENTS_MAX then
+        clear(request)
     end
     if not bytes and err == "timeout" then
         sock:close()
@@ -409,8 +423,6 @@ end
 -- The method for a command. Most calls have one argument, a string, and no mode to think of.
 local function new_method(command, may_wait)
     local own_heads = heads_of[command]
-    local one = request_tables[1]
-    one[4] = "\r\n"
     local head = own_heads[1]
     return function(self, key, ...)
         local prefix = self._module_prefix
@@ -421,8 +433,7 @@ local function new_method(command, may_wait)
             if not sock then
                 return nil, "not initialized"
             end
-            one[1], one[2], one[3] = head, length_lines[#key], key
-            local bytes, err = sock:send(one)
+            local bytes, err = sock:send(head .. length_lines[#key] .. key .. "\r\n")
             if not bytes then
                 return send_failed(sock, err)
             end
@@ -445,7 +456,7 @@ function _M.new(_)
     end
     -- Every field is there from the start: what is missing would be taken for a command.
     return setmetatable({
-        _sock = sock, _in = reader_of.new(sock),
+        _sock = sock, _in = false,
         _module_prefix = false,
         _reqs = false, _reqs_end = 0, _reqs_count = 0,
         _subscribed = false, _messages = false, _channels = false,
@@ -480,10 +491,11 @@ local function bad_argument(what, wanted, value)
 end
 
 -- A pool of encrypted connections is none of plain ones, and the checks made are part of its name.
-local function options_of_pool(options, address)
+local function options_of_pool(options, host, port)
     if not options or not options.ssl or options.pool then
         return options
     end
+    local address = port and host .. ":" .. port or host
     local verified = options.ssl_verify and ":verified" or ""
     return { pool = address .. ":ssl:" .. (options.server_name or "") .. verified,
              pool_size = options.pool_size, backlog = options.backlog }
@@ -491,13 +503,13 @@ end
 
 local function dial(sock, host, port, options)
     if not port then
-        options = options_of_pool(options, host)
+        options = options_of_pool(options, host, nil)
         if options then
             return sock:connect(host, options)
         end
         return sock:connect(host)
     end
-    return sock:connect(host, port, options_of_pool(options, host .. ":" .. port))
+    return sock:connect(host, port, options_of_pool(options, host, port))
 end
 
 function _M.connect(self, host, port_or_options, options)
@@ -524,7 +536,7 @@ function _M.connect(self, host, port_or_options, options)
         end
     end
     self._subscribed, self._messages, self._channels = false, false, false
-    reader_of.reset(self._in)
+    self._in = false
 
     local ok, err = dial(sock, host, port, options)
     if not ok then
@@ -547,7 +559,7 @@ function _M.set_keepalive(self, ...)
     if self._subscribed then
         return nil, "subscribed state"
     end
-    if pending(self._in) then
+    if self._in and pending(self._in) then
         return nil, "unread data in buffer"
     end
     return sock:setkeepalive(...)
