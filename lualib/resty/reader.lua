@@ -75,6 +75,7 @@ function _M.line(reader)
     while not at do
         if #reader.buf - from >= LINE_BYTES_MAX then
             reader.sock:close()
+            _M.reset(reader)
             return nil, "line too long"
         end
         local ok, err = fill(reader)

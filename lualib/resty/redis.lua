@@ -45,6 +45,7 @@ end
 -- The stream can no longer be followed: nobody may use this connection again.
 local function broken(reader, err)
     reader.sock:close()
+    reader_of.reset(reader)
     return nil, err
 end
 
@@ -151,7 +152,7 @@ local function read_reply(self, sock, may_wait)
         if subscribed then
             reader.pos = reader.keep
         elseif not may_wait or pending(reader) then
-            sock:close()
+            return broken(reader, err)
         end
     end
     reader.keep = false

@@ -11,8 +11,8 @@ local getmetatable = getmetatable
 local null = ngx.null
 
 local ARRAY_DEPTH_MAX = 6 -- PostgreSQL's own limit on dimensions
--- Integers up to this one are exact in a Lua number.
-local EXACT_MAX = 9007199254740992
+-- Integers up to this one, and no text of another integer, are exact in a Lua number.
+local EXACT_MAX = 9007199254740991
 local BYTEA = 17
 
 local _M = {}
