@@ -66,7 +66,8 @@ def test_values_of_all_types(lua, opened):
 def test_parameters(lua, opened):
     assert lua.run(opened + """
         local row = db:query([[select $1::int + 1 as a, $2 as b, $3::bool as c, $4::text as d,
-            $5::bytea as e, $6::text[] as f, $7::json as g, $8::float8 as h, $9 as i, $10::text as j]],
+            $5::bytea as e, $6::text[] as f, $7::json as g, $8::float8 as h, $9 as i,
+            $10::text as j]],
             41, "it's; drop", false, nil, postgres.bytea("\\0\\255'"),
             postgres.array{ 'a"\\\\', ngx.null, "", 5 }, postgres.json{ k = { 1 } }, 0.1,
             postgres.typed("7", 23), ngx.null)[1]
