@@ -59,8 +59,10 @@ Verdict run_sleep(Request& request, State& state, const Command& command) {
         ::usleep(useconds_t(ms * 1000));
         return Verdict::pass();
     }
-    Verdict sent = send_pending(request, state);
-    if (sent.kind == Verdict::rejected) return sent;
+    if (!state.pending.empty()) {      // a head alone waits for what comes behind it
+        Verdict sent = send_pending(request, state);
+        if (sent.kind == Verdict::rejected) return sent;
+    }
     state.sleep.set(ms);
     return Verdict::suspend();
 }
