@@ -30,8 +30,10 @@ class LogSink {
     // `line` ends with a newline; `prefix_bytes` of it are the date and the space behind it.
     virtual void write(Level level, Slice line, size_t prefix_bytes) = 0;
     virtual void reopen() {}
-    // The descriptor behind it, -1 for none.
+    // The descriptor behind it, -1 for none. Writing to it may wait for a reader (a pipe, a
+    // terminal): write_unless_full() is for those.
     virtual int fd() const { return -1; }
+    virtual bool has_reader() const { return false; }
 };
 
 // The destinations of one error_log set (a location, server or the main one).

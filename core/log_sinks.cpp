@@ -2,6 +2,7 @@
 #include "core/log_sinks.h"
 
 #include <fcntl.h>
+#include <poll.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -40,13 +41,15 @@ class StderrSink final : public LogSink {
 
 class FileSink final : public LogSink {
   public:
-    FileSink(std::string path, int fd) : path_(std::move(path)), fd_(fd) {}
+    FileSink(std::string path, int fd)
+        : path_(std::move(path)), fd_(fd), has_reader_(core::has_reader(fd)) {}
     ~FileSink() override { ::close(fd_); }
 
     void write(Level, Slice line, size_t) override {
         // A full file system may block a writer for long: it is left alone for a second.
         if (Clock::seconds() == full_at_.load(std::memory_order_relaxed)) return;
-        ssize_t written = ::write(fd_, line.data(), line.size());
+        ssize_t written = has_reader_ ? write_unless_full(fd_, line)
+                                      : ::write(fd_, line.data(), line.size());
         if (written == ssize_t(line.size())) return;
         int error = written < 0 ? errno : ENOSPC;
         if (error == ENOSPC) full_at_.store(Clock::seconds(), std::memory_order_relaxed);
@@ -66,9 +69,11 @@ class FileSink final : public LogSink {
             LOG(process_log(), alert, errno, "dup3() \"%s\" failed", path_.c_str());
         }
         ::close(fresh);
+        has_reader_ = core::has_reader(fd_);
     }
 
     int fd() const override { return fd_; }
+    bool has_reader() const override { return has_reader_; }
     const std::string& path() const { return path_; }
 
   private:
@@ -86,6 +91,7 @@ class FileSink final : public LogSink {
 
     std::string path_;
     int fd_;
+    bool has_reader_;
     std::atomic<time_t> full_at_{-1};
 };
 
@@ -170,8 +176,37 @@ std::shared_ptr<LogSink> open_memory_sink(Slice text, LogSinkError& error) {
 
 }  // namespace
 
+bool has_reader(int fd) {
+    struct stat is;
+    return ::fstat(fd, &is) == 0 && (S_ISFIFO(is.st_mode) || S_ISSOCK(is.st_mode) ||
+                                     (S_ISCHR(is.st_mode) && ::isatty(fd)));
+}
+
+ssize_t write_unless_full(int fd, Slice text) {
+    // A pipe that is writable has room for so much.
+    constexpr size_t piece_bytes = 4096;
+    size_t done = 0;
+    while (done < text.size()) {
+        Slice piece = text.substr(done, piece_bytes);
+        size_t end = done + piece.size() < text.size() ? piece.rfind('\n') : Slice::npos;
+        if (end != Slice::npos) piece = piece.substr(0, end + 1);
+        pollfd ready{fd, POLLOUT, 0};
+        ssize_t written = -1;
+        if (::poll(&ready, 1, 0) == 1) {
+            written = ::write(fd, piece.data(), piece.size());
+        } else {
+            errno = EAGAIN;
+        }
+        if (written < 0) return done ? ssize_t(done) : written;
+        done += size_t(written);
+    }
+    return ssize_t(done);
+}
+
 void write_to_stderr(Slice text) {
-    [[maybe_unused]] ssize_t ignored = ::write(STDERR_FILENO, text.data(), text.size());
+    [[maybe_unused]] ssize_t ignored =
+        has_reader(STDERR_FILENO) ? write_unless_full(STDERR_FILENO, text)
+                                  : ::write(STDERR_FILENO, text.data(), text.size());
 }
 
 std::shared_ptr<LogSink> stderr_sink() {

@@ -16,8 +16,14 @@ namespace core {
 
 std::shared_ptr<LogSink> stderr_sink();
 
-// One write(2); a failure is ignored.
+// A failure is ignored.
 void write_to_stderr(Slice text);
+
+// Does somebody read at the other end, who may stop to?
+bool has_reader(int fd);
+// As write(2), in whole lines where it can, but never waits for the reader: EAGAIN, or a shorter
+// text written, when the pipe takes no more.
+ssize_t write_unless_full(int fd, Slice text);
 
 // A syslog server spoken to in RFC 3164 datagrams over UDP or a Unix socket. Sending never blocks
 // and never fails upwards: a datagram the kernel refuses is lost, the socket is made anew.

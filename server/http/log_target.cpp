@@ -10,17 +10,20 @@
 #include <utility>
 
 #include "core/clock.h"
+#include "core/log_sinks.h"
 
 namespace server {
 
-void write_log(int fd, core::Slice path, core::Slice text, LogTrouble& trouble) {
+void write_log(int fd, core::Slice path, core::Slice text, LogTrouble& trouble,
+               bool has_reader) {
     int64_t now = core::Clock::seconds();
     if (trouble.full_at == now) return;
-    ssize_t written = ::write(fd, text.data(), text.size());
+    ssize_t written = has_reader ? core::write_unless_full(fd, text)
+                                 : ::write(fd, text.data(), text.size());
     if (written == ssize_t(text.size())) return;
     int error = written < 0 ? errno : 0;
     // The rest of a line that did not fit is not tried again: the disk is full.
-    if (error == ENOSPC || written >= 0) trouble.full_at = now;
+    if (error == ENOSPC || (written >= 0 && !has_reader)) trouble.full_at = now;
     if (std::exchange(trouble.told_at, now) == now) return;
     core::LogContext& log = core::process_log();
     if (written < 0) {
@@ -64,7 +67,7 @@ void LogFile::flush() {
 
 void LogFile::write(core::Slice text) {
     if (options_.gzip_level) return write_compressed(text);
-    write_log(sink_->fd(), path_, text, trouble_);
+    write_log(sink_->fd(), path_, text, trouble_, sink_->has_reader());
 }
 
 // Each piece is a gzip member of its own, so that the file is readable up to the last flush.
@@ -89,7 +92,7 @@ void LogFile::write_compressed(core::Slice text) {
         LOG(core::process_log(), alert, 0, "deflate(Z_FINISH) failed: %d", result);
         return;
     }
-    write_log(sink_->fd(), path_, out.text(), trouble_);
+    write_log(sink_->fd(), path_, out.text(), trouble_, sink_->has_reader());
 }
 
 LogFileCache::~LogFileCache() {

@@ -22,7 +22,9 @@ struct LogTrouble {
 };
 
 // One write of a whole text to a log. Past a full disk it does nothing for the rest of the second.
-void write_log(int fd, core::Slice path, core::Slice text, LogTrouble& trouble);
+// `has_reader`: it is a pipe or the like, which loses what its reader is too slow for.
+void write_log(int fd, core::Slice path, core::Slice text, LogTrouble& trouble,
+               bool has_reader = false);
 
 // A log file named in the configuration. All access_log directives that name it share it.
 class LogFile {

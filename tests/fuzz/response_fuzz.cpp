@@ -1,5 +1,5 @@
-// Responses of upstream servers under any bytes and any splits: head, framing and trailers must come
-// out as they do from the whole.
+// Responses of upstream servers under any bytes and any splits: head, framing and trailers must
+// come out as they do from the whole.
 #include <cstdint>
 #include <cstdlib>
 #include <string>

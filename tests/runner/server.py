@@ -158,9 +158,9 @@ class Server:
 
     def start(self, timeout=15, wait_port=True, **popen):
         with open(self.path("logs/stderr.log"), "wb") as output:
-            self.process = subprocess.Popen(self.command(), env=self.env, stdout=output,
-                                            stdin=subprocess.DEVNULL,
-                                            stderr=subprocess.STDOUT, **popen)
+            popen = {"stdout": output, "stderr": subprocess.STDOUT, **popen}
+            self.process = subprocess.Popen(self.command(), env=self.env,
+                                            stdin=subprocess.DEVNULL, **popen)
         if wait_port:
             self.wait_listening(timeout)
             # The sockets are bound before the workers are forked; a lone process never has any.

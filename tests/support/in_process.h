@@ -30,7 +30,8 @@ class InProcess {
         worker_ = std::make_unique<server::Worker>(*configuration_, 0);
         core::Clock::update();
         for (const server::Module* module : server::modules()) {
-            if (module->init_process && !module->init_process(*configuration_)) fail("init_process");
+            if (!module->init_process) continue;
+            if (!module->init_process(*configuration_)) fail("init_process");
         }
         if (auto opened = worker_->open(); !opened) fail(opened.error().what);
     }
@@ -84,8 +85,9 @@ class InProcess {
         folder_ = folder;
         std::atexit([] { std::filesystem::remove_all(folder_); });
         std::ofstream(path) << "error_log /dev/null crit; pid logs/pid; events {}\n"
-                               "http { access_log off; client_body_temp_path " + std::string(folder) + "/body; default_type text/plain;\n"
-                               "server { listen 127.0.0.1:1; " + server + "} }";
+                               "http { access_log off; default_type text/plain;\n"
+                               "client_body_temp_path " << folder << "/body;\n"
+                               "server { listen 127.0.0.1:1; " << server << "} }";
         server::LoadOptions options;
         options.path = path;
         options.prefix = std::string(folder) + "/";

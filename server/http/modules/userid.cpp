@@ -1,5 +1,6 @@
-// userid: gives clients a cookie by which they are known again. $uid_got is what came, $uid_set what
-// was sent, both as NAME=32 hexadecimal digits; a non-empty $uid_reset gives the client a new one.
+// userid: gives clients a cookie by which they are known again. $uid_got is what came, $uid_set
+// what was sent, both as NAME=32 hexadecimal digits; a non-empty $uid_reset gives the client a new
+// one.
 #include <sys/time.h>
 #include <unistd.h>
 
