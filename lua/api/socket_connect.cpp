@@ -1,5 +1,5 @@
 // tcpsock:connect(): a connection from the pool, or a new one: wait for a place in the pool,
-// resolve the name, connect. setkeepalive() and getreusedtimes().
+// resolve the name, connect.
 #include <cerrno>
 #include <cstdint>
 #include <cstring>
@@ -9,7 +9,6 @@
 #include "core/resolver.h"
 #include "lua/api/socket_address.h"
 #include "lua/api/socket_tcp.h"
-#include "server/worker.h"
 
 namespace lua {
 namespace {
@@ -458,82 +457,6 @@ int socket_connect(lua_State* L) {
     make_pool_key(*socket, options, host, ported);
     read_timeouts(L, *socket);
     return connect_with(L, task, *socket, options);
-}
-
-// ---- pooling ----
-
-int socket_getreusedtimes(lua_State* L) {
-    int count = lua_gettop(L);
-    if (count != 1) {
-        return luaL_error(L, "expecting 1 argument (including the object), but got %d", count);
-    }
-    luaL_checktype(L, 1, LUA_TTABLE);
-    TcpSocket* socket = socket_at(L);
-    if (!socket || !socket->connection || (socket->read_closed && socket->write_closed)) {
-        return push_error(L, "closed");
-    }
-    lua_pushinteger(L, lua_Integer(socket->connection->reused));
-    return 1;
-}
-
-// Why this connection cannot be kept; null when it can.
-static const char* unfit(const TcpSocket& socket) {
-    if (const char* busy = busy_text(socket, busy_connecting | busy_reading | busy_writing)) {
-        return busy;
-    }
-    if (socket.downstream()) return "attempt to keep a request socket alive";
-    if (!socket.connection->input.empty()) return "unread data in buffer";
-    if (socket.pool_key.empty()) return "key not found";
-    return nullptr;
-}
-
-// False: the other side has sent something that nobody asked for; it is closed.
-static bool keep_alive(lua_State* L, TcpSocket& socket, int64_t timeout, int64_t size,
-                       int arguments) {
-    server::Worker* worker = server::Worker::current();
-    if (worker && worker->leaving()) {
-        socket.close();
-        return true;
-    }
-    SocketPool* pool = SocketPool::find(socket.pool_key);
-    if (!pool && size <= 0) {
-        luaL_argerror(L, arguments, lua_pushfstring(L, "bad \"pool_size\" option value: %d",
-                                                    int(size)));
-    }
-    if (!socket.connection->quiet()) {
-        socket.close();
-        return false;
-    }
-    if (!pool) pool = &SocketPool::make(socket.pool_key, size, -1);
-    SocketConnection* connection = socket.give_away();
-    socket.close();
-    pool->put(*connection, timeout);
-    return true;
-}
-
-int socket_setkeepalive(lua_State* L) {
-    int count = lua_gettop(L);
-    if (count < 1 || count > 3) {
-        return luaL_error(L, "expecting 1 to 3 arguments (including the object), but got %d",
-                          count);
-    }
-    luaL_checktype(L, 1, LUA_TTABLE);
-    LuaTask& task = task_of(L);
-    bool timed = count >= 2 && !lua_isnil(L, 2), sized = count >= 3 && !lua_isnil(L, 3);
-    int64_t timeout = timed ? luaL_checkinteger(L, 2) : task.conf->socket_keepalive_timeout->count;
-    int64_t size = sized ? luaL_checkinteger(L, 3) : int64_t(task.conf->socket_pool_size);
-    TcpSocket* socket = socket_at(L);
-    if (!socket || !socket->connection || socket->read_closed || socket->write_closed ||
-        socket->connection->ended()) {
-        return push_error(L, "closed");
-    }
-    check_owner(L, *socket);
-    if (const char* why = unfit(*socket)) return push_error(L, why);
-    if (!keep_alive(L, *socket, timeout, size, count)) {
-        return push_error(L, "connection in dubious state");
-    }
-    lua_pushinteger(L, 1);
-    return 1;
 }
 
 }  // namespace lua

@@ -75,6 +75,13 @@ void SocketPool::forget_idle(SocketConnection& connection) {
     SocketConnection::close(&connection);
 }
 
+int64_t SocketPool::close_idle() {
+    PoolSlot keeps_us(*this);
+    int64_t count = idle_count_;
+    while (!idle_.empty()) forget_idle(idle_.front());
+    return count;
+}
+
 void SocketPool::wait(PoolWaiter& waiter) {
     ++waiting_count_;
     ++counts.queued;

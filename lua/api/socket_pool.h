@@ -72,6 +72,7 @@ class SocketPool {
     SocketConnection* take();
     // Gives one back; the one idle for longest makes room for it.
     void put(SocketConnection& connection, int64_t timeout_ms);
+    int64_t close_idle();                // how many; may be the end of the pool
     void wait(PoolWaiter& waiter);
     void stop_waiting(PoolWaiter& waiter);
     // Tells the first who waits, if there is a place or a connection for him.

@@ -51,7 +51,7 @@ class Reading {
     size_t wanted(size_t unread) const {
         return kind_ == Kind::exactly && bytes_ > unread ? bytes_ - unread : 0;
     }
-    bool takes_everything() const { return kind_ == Kind::all; }
+    bool may_take_much() const { return kind_ != Kind::any && kind_ != Kind::exactly; }
 
     // The first given() of the unread bytes are the result, the first taken() are used up. Before
     // scan() was true: what is there so far, without what may be the pattern's beginning.

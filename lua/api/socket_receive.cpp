@@ -12,19 +12,19 @@ namespace {
 enum class Step : uint8_t { done, waits, failed };
 
 // How much to ask the kernel for: as upstream a buffer at a time, so that what receiveany() gives
-// and setkeepalive() finds unread is the same; but a body of known size in one go.
+// and setkeepalive() finds unread is the same; but what is known to be long, or has
+// turned out so, in fewer.
 size_t read_size(const TcpSocket& socket, const Reading& reading) {
     constexpr size_t step_max = 64 * 1024;
     auto size = size_t(socket.conf->socket_buffer_size->count);
-    const ReceiveBuffer& input = socket.connection->input;
-    size_t wanted = reading.takes_everything() ? input.unread().size()
-                                               : reading.wanted(input.unread().size());
+    size_t unread = socket.connection->input.unread().size();
+    size_t wanted = reading.may_take_much() ? unread : reading.wanted(unread);
     return std::max(size, std::min(wanted, step_max));
 }
 
 // What the end of the stream means.
 SocketFailure end_of(const TcpSocket& socket, const Reading& reading) {
-    if (socket.kind == TcpSocket::Kind::raw && socket.conf->check_client_abort) {
+    if (socket.kind == TcpSocket::Kind::raw && socket.request && socket.conf->check_client_abort) {
         return {SocketFailure::client_aborted};
     }
     if (reading.ends_with_stream()) return {};

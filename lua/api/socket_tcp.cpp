@@ -39,6 +39,16 @@ void ngx_http_lua_socket_tcp_upstream_s::set_owner(lua::LuaTask& task) {
     lua::owned_by(task).push_back(*this);
 }
 
+void ngx_http_lua_socket_tcp_upstream_s::detach() {
+    unlink();
+    owner = nullptr;
+    request = nullptr;
+    outer_log_ = &core::process_log();
+    log_ = *outer_log_;
+    log_.describe = describe;
+    log_.subject = this;
+}
+
 void ngx_http_lua_socket_tcp_upstream_s::describe(const void* self, core::LogLine& line) {
     auto& socket = *static_cast<const lua::TcpSocket*>(self);
     if (!socket.downstream()) {
@@ -93,7 +103,7 @@ void ngx_http_lua_socket_tcp_upstream_s::ready(uint8_t what) {
     if (writing && (any || (what & (core::ready_write | core::ready_hangup)))) writing->ready();
     if (reading && (any || (what & (core::ready_read | core::ready_hangup)))) {
         reading->ready();
-    } else if (kind == Kind::raw && (what & core::ready_hangup) && request->on_abort) {
+    } else if (request && (what & core::ready_hangup) && request->on_abort) {
         request->client_aborted();
     }
 }
@@ -186,7 +196,7 @@ TcpSocket* socket_at(lua_State* L, int index) {
 }
 
 void check_owner(lua_State* L, const TcpSocket& socket) {
-    if (socket.owner != owner_of(task_of(L))) luaL_error(L, "bad request");
+    if (!socket.may_use(task_of(L))) luaL_error(L, "bad request");
 }
 
 const char* busy_text(const TcpSocket& socket, uint8_t with) {
@@ -248,7 +258,7 @@ int close(lua_State* L) {
     }
     check_owner(L, *socket);
     if (const char* busy = busy_text(*socket, busy_at_all)) return push_error(L, busy);
-    if (socket->downstream()) return push_error(L, "attempt to close a request socket");
+    if (socket->request) return push_error(L, "attempt to close a request socket");
     socket->close();
     lua_pushinteger(L, 1);
     return 1;
@@ -269,6 +279,39 @@ int shutdown_sending(lua_State* L) {
     socket->connection->stream.shutdown_write();
     socket->close_writing();
     lua_pushinteger(L, 1);
+    return 1;
+}
+
+// The socket of a call on an open, idle one; null after the refusal was pushed (two values).
+TcpSocket* idle_socket(lua_State* L) {
+    task_of(L);
+    luaL_checktype(L, 1, LUA_TTABLE);
+    TcpSocket* socket = socket_at(L);
+    if (!socket || !socket->connection) {
+        push_error(L, "closed");
+        return nullptr;
+    }
+    check_owner(L, *socket);
+    const char* busy = busy_text(*socket, busy_at_all);
+    if (busy) push_error(L, busy);
+    return busy ? nullptr : socket;
+}
+
+// sock:detach(): it is the worker's from now on, for whoever has the object.
+int detach(lua_State* L) {
+    TcpSocket* socket = idle_socket(L);
+    if (!socket) return 2;
+    socket->detach();
+    lua_pushboolean(L, 1);
+    return 1;
+}
+
+// sock:attach(): it ends with the caller's request, or timer, again.
+int attach(lua_State* L) {
+    TcpSocket* socket = idle_socket(L);
+    if (!socket) return 2;
+    socket->set_owner(task_of(L));
+    lua_pushboolean(L, 1);
     return 1;
 }
 
@@ -336,14 +379,19 @@ void install(lua_State* L) {
         {"send", socket_send}, {"settimeout", socket_settimeout},
         {"settimeouts", socket_settimeouts}, {"setkeepalive", socket_setkeepalive},
         {"getreusedtimes", socket_getreusedtimes}, {"close", close}, {"bind", bind},
-        {"shutdown", shutdown_sending},
+        {"shutdown", shutdown_sending}, {"detach", detach}, {"attach", attach},
     };
     push_socket_methods(L, tcp_methods);
     for (const luaL_Reg& method : methods) {
         lua_pushcfunction(L, method.func);
         lua_setfield(L, -2, method.name);
     }
-    lua_pop(L, 1);
+    push_socket_methods(L, raw_methods);
+    for (const char* name : {"detach", "attach", "close", "shutdown"}) {
+        lua_getfield(L, -2, name);
+        lua_setfield(L, -2, name);
+    }
+    lua_pop(L, 2);
     lua_getglobal(L, "ngx");
     lua_getfield(L, -1, "socket");
     luaL_loadbuffer(L, connect_function, sizeof connect_function - 1, "=ngx.socket.connect");

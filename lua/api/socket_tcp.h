@@ -57,7 +57,8 @@ struct ngx_http_lua_socket_tcp_upstream_s final : lua::Owned {
     lua::SocketOp* connecting = nullptr;            // connect or handshake
     lua::SocketOp* reading = nullptr;
     lua::SocketOp* writing = nullptr;
-    const void* owner = nullptr;                    // the request, or the task without one
+    const void* owner = nullptr;                    // the request, or the task without one;
+                                                    // null: detached, whoever has it uses it
     const lua::LuaConf* conf = nullptr;
     server::Request* request = nullptr;             // whose client it is, body or raw
     std::string host;                               // as asked for
@@ -71,6 +72,8 @@ struct ngx_http_lua_socket_tcp_upstream_s final : lua::Owned {
     int fd() const;                                 // -1: closed
     bool downstream() const { return kind != Kind::upstream; }
     void set_owner(lua::LuaTask& task);
+    void detach();                                  // outlives its owner
+    bool may_use(const lua::LuaTask& task) const { return !owner || owner == owner_of(task); }
     // The line's end: ", upstream: host:port(address)" and what the request has to say.
     const core::LogContext& log() const { return log_; }
 
@@ -129,7 +132,7 @@ class SocketOp : public Op {
 
 // Index 1 holds a socket's table. Its object, null before the first connect.
 TcpSocket* socket_at(lua_State* L, int index = 1);
-// Raises "bad request" when the socket is of another request or timer.
+// Raises "bad request" when the socket is of another request or timer, and not detached.
 void check_owner(lua_State* L, const TcpSocket& socket);
 enum SocketBusy : uint8_t { busy_connecting = 1, busy_reading = 2, busy_writing = 4 };
 // "socket busy reading", or null.

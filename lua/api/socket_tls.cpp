@@ -166,7 +166,7 @@ const char* unready(const LuaTask& task, const TcpSocket* socket) {
     if (!socket || !socket->connection || socket->read_closed || socket->write_closed) {
         return "closed";
     }
-    if (socket->owner != owner_of(task)) return "bad request";
+    if (!socket->may_use(task)) return "bad request";
     if (const char* busy =
             busy_text(*socket, busy_connecting | busy_reading | busy_writing)) {
         return busy;
@@ -312,7 +312,7 @@ LUA_FFI int ngx_http_lua_ffi_socket_tcp_settrustedstore(ngx_http_request_t* r,
     if (!u || !u->connection || u->read_closed || u->write_closed) {
         return lua::fail("closed", errmsg);
     }
-    if (u->owner != lua::owner_of(*r)) return lua::fail("bad request", errmsg);
+    if (!u->may_use(*r)) return lua::fail("bad request", errmsg);
     core::TlsSession* tls = u->connection->stream.tls();
     if (tls && tls->established()) {
         return lua::fail("ssl handshake already done; trusted store cannot be changed on an "
