@@ -28,6 +28,11 @@ void UpstreamConnection::on_io(uint8_t ready) {
     if (user) return user->on_upstream_io(ready);
     // Idle: the end, or bytes nobody asked for. (A write event is the rest of the last request's.)
     if (!(ready & (core::ready_read | core::ready_hangup))) return;
+    // TLS may have something to say between requests (tickets) that is not for us.
+    if (stream.tls() && !(ready & core::ready_hangup)) {
+        char byte;
+        if (stream.read(&byte, 1).status == core::Io::again) return;
+    }
     if (pool_) pool_->close(*this);
 }
 

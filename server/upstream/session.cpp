@@ -125,16 +125,17 @@ void UpstreamSession::on_upstream_io(uint8_t ready) {
             if (ready & core::ready_write) connected();
             return;
         case At::tunnel: return tunnel_ ? tunnel_->on_upstream_io(ready) : void();
+        case At::handshaking: return go_on_tls();
         case At::waiting:
         case At::reading: break;
         case At::idle:
         case At::resolving:
         case At::choosing:
         case At::queued:
-        case At::handshaking:
         case At::relaying:
         case At::over: return;
     }
+    if (tls_) connection_->readable = true;      // a read may have waited for a write
     if ((ready & core::ready_write) && !out_.empty()) send();
     if ((at_ == At::waiting || at_ == At::reading) && connection_->readable) receive();
 }
@@ -145,6 +146,7 @@ void UpstreamSession::connected() {
         return fail(NextUpstream::error);
     }
     state_->connect_ms = core::Clock::monotonic_ms() - try_ms_;
+    if (tls_) return begin_tls();
     begin_request();
 }
 

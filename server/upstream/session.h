@@ -93,6 +93,7 @@ class UpstreamSession final : public UpstreamConnection::User,
     // suspended, or how it ended at once.
     Verdict start(UpstreamGroup& group);
     Verdict start(const UpstreamHost& host);
+    void use_tls() { tls_ = true; }
     void stream_body() { streams_body_ = passes_body_ = true; }
     // What the response says of its own delivery (X-Accel-…).
     void limit_rate(int64_t bytes_per_second) { limit_rate_ = bytes_per_second; }
@@ -138,13 +139,16 @@ class UpstreamSession final : public UpstreamConnection::User,
     void drop_table();
     void watch_client();
     const core::Address& peer_address() const;
-    uint64_t identity() const;
+    uint64_t identity();
 
     // connecting and sending (session.cpp)
     void connect();
     bool open(const core::Address& address);
     void not_opened(core::Fault fault, int error, const core::Address& address);
     void connected();
+    void begin_tls();
+    void go_on_tls();
+    core::Slice tls_host();
     void begin_request();
     void send();
     void sent();

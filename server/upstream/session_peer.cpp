@@ -186,9 +186,11 @@ const core::Address& UpstreamSession::peer_address() const {
 
 core::Slice UpstreamSession::connected_address() const { return record_.peer; }
 
-uint64_t UpstreamSession::identity() const {
-    uint64_t identity = tls_ ? 1 : 0;
-    for (char c : tls_name_) identity = identity * 1099511628211ull + uint8_t(c) + 1;
+uint64_t UpstreamSession::identity() {
+    uint64_t identity = tls_ ? uint64_t(reinterpret_cast<uintptr_t>(settings_.tls.get())) : 0;
+    if (tls_) {
+        for (char c : tls_host()) identity = identity * 1099511628211ull + uint8_t(c) + 1;
+    }
     for (char c : decision_.host) identity = identity * 1099511628211ull + uint8_t(c) + 1;
     return identity;
 }
@@ -243,6 +245,10 @@ void UpstreamSession::choice_made(Verdict verdict) {
         finish_try();
         return conclude(verdict);
     }
+    if (decision_.tls >= 0) {
+        tls_ = decision_.tls == 1 && settings_.tls;
+        record_.scheme = tls_ ? "https://" : "http://";
+    }
     if (decision_.recreate) protocol_.recreate();
     if (decision_.address.family() == AF_UNSPEC) {
         if (!group_->placeholder) return choose_peer();
@@ -251,7 +257,6 @@ void UpstreamSession::choice_made(Verdict verdict) {
     }
     choice_.tries += decision_.more_tries;
     chosen_by_script_ = true;
-    if (decision_.tls >= 0) tls_ = decision_.tls == 1;
     state_->peer = request_.arena.copy(decision_.address.text());
     connect();
 }

@@ -10,6 +10,7 @@
 #include "conf/directive.h"
 #include "conf/values.h"
 #include "server/http/variables.h"
+#include "server/upstream/tls.h"
 
 namespace server {
 
@@ -65,10 +66,8 @@ struct AccessBits {
 };
 conf::Result<void> parse_setting(AccessBits& to, const conf::Line& line);
 
-class UpstreamTls;                   // server/upstream/tls.h
-
-struct UpstreamSettings {
-    template <class T> using Setting = conf::Setting<T>;
+// A chain of single inheritance: directives find their fields at the object's own address.
+struct UpstreamSettings : UpstreamTlsSettings {
     using Ms = conf::Milliseconds;
     using Bytes = conf::Bytes;
 
@@ -100,7 +99,6 @@ struct UpstreamSettings {
     Setting<conf::Choices<IgnoredField>> ignore_fields;
     Setting<StorePath> store;
     Setting<AccessBits> store_access;
-    std::shared_ptr<UpstreamTls> tls;      // for targets that are asked by TLS
 
     // Checks what depends on each other, and derives; `prefix` is for messages ("proxy").
     conf::Result<void> complete(const char* prefix);

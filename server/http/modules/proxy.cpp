@@ -100,6 +100,7 @@ Verdict ProxyRun::start() {
     uri_ = proxy_uri(request, conf.target, url);
     method_ = conf.method.is_set ? conf.method->evaluate(request) : request.head.method_name;
     session_.describe(url.scheme, uri_);
+    if (url.tls) session_.use_tls();
     bool passes_body = conf.pass_request_body && !conf.body.is_set;
     if (!passes_body) return begin();
     streams_ = !conf.request_buffering && !request.parent && request.body.present() &&
@@ -404,10 +405,6 @@ conf::Result<void> prepare(Configuration& configuration) {
         // Copies of a target show their own text.
         auto url = parse_proxy_url(target.fixed_text);
         if (!url) return url.take_error();
-        if (url->tls && !conf.tls) {
-            return configuration.binder().error_at(location->place,
-                                                   "https protocol requires SSL support");
-        }
         target.fixed = std::move(*url);
         target.group = group_of(target.fixed, location->place);
     }

@@ -1,4 +1,4 @@
-// The directives of the proxy module, but for those of TLS (proxy_ssl.cpp).
+// The directives of the proxy module.
 #include <algorithm>
 
 #include "core/regex.h"
@@ -226,6 +226,22 @@ constexpr conf::Directive directives[] = {
      conf::call<add_cookie_rule<&C::cookie_domains>>},
     {"proxy_cookie_path", any, conf::takes(1, 2), conf::call<add_cookie_rule<&C::cookie_paths>>},
     {"proxy_cookie_flags", any, conf::takes(1, 4), conf::call<add_cookie_flags>},
+    // TLS
+    {"proxy_ssl_session_reuse", any, flag, conf::field<&C::tls_session_reuse>},
+    {"proxy_ssl_protocols", any, many, conf::field<&C::tls_protocols>},
+    {"proxy_ssl_ciphers", any, one, conf::field<&C::tls_ciphers>},
+    {"proxy_ssl_name", any, one, conf::field<&C::tls_name>},
+    {"proxy_ssl_server_name", any, flag, conf::field<&C::tls_server_name>},
+    {"proxy_ssl_verify", any, flag, conf::field<&C::tls_verify>},
+    {"proxy_ssl_verify_depth", any, one, conf::field<&C::tls_verify_depth>},
+    {"proxy_ssl_trusted_certificate", any, one, conf::field<&C::tls_trusted_certificate>},
+    {"proxy_ssl_crl", any, one, conf::field<&C::tls_crl>},
+    {"proxy_ssl_certificate", any, one, conf::field<&C::tls_certificate>},
+    {"proxy_ssl_certificate_key", any, one, conf::field<&C::tls_certificate_key>},
+    {"proxy_ssl_certificate_cache", any, conf::takes(1, 3),
+     conf::field<&C::tls_certificate_cache>},
+    {"proxy_ssl_password_file", any, one, conf::field<&C::tls_password_file>},
+    {"proxy_ssl_conf_command", any, conf::takes(2), conf::field<&C::tls_conf_command>},
     // caching comes later
     {"proxy_cache", any, one, conf::call<refuse_caching>},
     {"proxy_cache_background_update", any, flag, conf::call<refuse_caching>},
@@ -249,7 +265,23 @@ constexpr conf::Directive directives[] = {
 
 constinit const std::span<const conf::Directive> proxy_directives{directives};
 
-Result<void> merge_proxy(ProxyConf& conf, const ProxyConf* outer, conf::Binder&) {
+namespace {
+
+// A context is made where somebody may ask by TLS.
+Result<void> make_tls(ProxyConf& conf, conf::Binder& binder) {
+    const ProxyTarget& target = conf.target;
+    bool wanted = target.is_set && (!target.is_fixed ||
+                                    core::istarts_with(target.fixed_text, "https://"));
+    if (!wanted) return {};
+    auto made = UpstreamTls::create(conf, "proxy", binder);
+    if (!made) return made.take_error();
+    conf.tls = std::move(*made);
+    return {};
+}
+
+}  // namespace
+
+Result<void> merge_proxy(ProxyConf& conf, const ProxyConf* outer, conf::Binder& binder) {
     if (outer) {
         if (!conf.target.is_set) conf.target = outer->target;
         if (conf.set_fields.empty()) conf.set_fields = outer->set_fields;
@@ -262,7 +294,8 @@ Result<void> merge_proxy(ProxyConf& conf, const ProxyConf* outer, conf::Binder&)
         conf.store.inherit(outer->store);
     }
     conf.derive();
-    return conf.complete("proxy");
+    auto made = make_tls(conf, binder);
+    return made ? conf.complete("proxy") : made;
 }
 
 }  // namespace server
