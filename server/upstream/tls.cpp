@@ -152,7 +152,8 @@ std::string fingerprint(const UpstreamTlsSettings& settings) {
     for (core::Slice each : {core::Slice(*settings.tls_ciphers),
                              core::Slice(*settings.tls_trusted_certificate),
                              core::Slice(*settings.tls_crl),
-                             core::Slice(*settings.tls_password_file), settings.tls_certificate->source(),
+                             core::Slice(*settings.tls_password_file),
+                             settings.tls_certificate->source(),
                              settings.tls_certificate_key->source()}) {
         text.append("\n").append(each);
     }

@@ -6,6 +6,7 @@ import pytest
 
 from runner.client import get
 from runner.raw_upstream import RawUpstream, answer
+from runner.server import wait_until
 
 
 @pytest.fixture(scope="module")
@@ -63,9 +64,7 @@ def test_sessions_are_resumed(server, keys):
         server.setup(http="upstream backend { server 127.0.0.1:%d; }" % upstream.port,
                      locations=up_again)
         assert server.reload()
-        for _ in range(3):
-            last = get(server.port, "/p").text()
-        assert last == "TLSv1.3 False"
+        assert wait_until(lambda: get(server.port, "/p").text() == "TLSv1.3 False")
 
 
 def test_name_and_verification(server, keys):
@@ -80,9 +79,7 @@ def test_name_and_verification(server, keys):
                      locations="location /p { proxy_pass https://backend; proxy_ssl_name other; "
                                + trust + " }")
         assert server.reload()
-        for _ in range(3):
-            last = get(server.port, "/p").status
-        assert last == 502
+        assert wait_until(lambda: get(server.port, "/p").status == 502)
         assert 'upstream SSL certificate does not match "other" while SSL handshaking to upstream' \
             in server.log()
 
@@ -112,9 +109,7 @@ def test_client_certificate(server, keys, variable):
         server.setup(http="upstream backend { server 127.0.0.1:%d; }" % upstream.port,
                      locations="location /p { proxy_pass https://backend; %s }" % own)
         assert server.reload()
-        for _ in range(3):
-            last = get(server.port, "/p").status
-        assert last == 200, server.log()
+        assert wait_until(lambda: get(server.port, "/p").status == 200), server.log()
 
 
 def test_an_answer_before_the_handshake_is_no_answer(server):
