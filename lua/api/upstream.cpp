@@ -92,7 +92,7 @@ void push_peer(lua_State* L, const server::PeerView& view, int id) {
     set(L, "conns", view.conns);
     set(L, "fails", view.fails);
     set(L, "max_fails", view.max_fails);
-    set(L, "max_conns", view.max_conns);
+    if (view.max_conns) set(L, "max_conns", view.max_conns);
     set(L, "fail_timeout", view.fail_timeout_s);
     if (view.accessed_s) set(L, "accessed", view.accessed_s);
     if (view.checked_s) set(L, "checked", view.checked_s);

@@ -300,8 +300,12 @@ bool UpstreamGroup::set_down(bool backup, uint32_t index, bool down) {
     bool known = index < list.count;
     if (known) {
         Peer& peer = *list.items[index];
-        if (down) peer.down |= peer_down;
-        else peer.down &= uint8_t(~peer_down);
+        if (down) {
+            peer.down |= peer_down;
+        } else {
+            peer.down &= uint8_t(~peer_down);
+            peer.fails = 0;            // who says that it is up knows better
+        }
         list.usable = 0;
         for (uint32_t i = 0; i < list.count; ++i) list.usable += list.items[i]->down == 0;
     }
