@@ -184,6 +184,7 @@ def test_clients_that_leave(server, peers):
         socket:settimeout(10000)
         socket:receive()
     """)
+    get(server.port, "/")                      # the worker is up
     before = descriptors(server)
     clients = []
     for _ in range(20):
