@@ -6,6 +6,7 @@
 
 #include "core/text.h"
 #include "lua/api.h"
+#include "lua/fixed_arguments.h"
 #include "lua/vm.h"
 
 namespace lua {
@@ -108,6 +109,7 @@ int LuaChunk::push_keyed(lua_State* to, const std::string& key, const std::strin
     errno = 0;
     int status = load(to, source);
     if (status == 0) {
+        fix_arguments(to);
         push_slice(to, key);
         lua_pushvalue(to, -2);
         lua_rawset(to, -4);

@@ -1,10 +1,11 @@
 #!/usr/bin/env python3
 """User-space instructions per request under callgrind: ours and the peer's, free of noise.
 
-    bench/load/instructions.py [BINARY] [--peer NGINX] [--paths /hello,/r200]
+    bench/load/instructions.py [BINARY] [--peer NGINX] [--paths /hello,/r200] [--lua]
+                               [--save FOLDER]
 
 One keep-alive connection (h2load --h1 -c1). The difference between two request counts leaves
-start-up and shutdown out.
+start-up and shutdown out. --lua: the Lua workloads; --save keeps callgrind's files.
 """
 import argparse
 import glob
@@ -16,16 +17,23 @@ import subprocess
 import common
 
 COUNTS = (2000, 6000)
+# As a browser sends them; on /json, whose handler reads them.
+BROWSER = ["Accept: text/html,application/xhtml+xml", "Accept-Language: en-GB,en;q=0.5",
+           "User-Agent: Mozilla/5.0 (X11; Linux x86_64) test",
+           "Cookie: session=abcdef0123456789; theme=dark"]
+LUA_PATHS = "/json,/shdict,/re?user=12345&name=alice&x=1,/phases,/capture,/timer"
 
 
-def instructions_of(bench, name, binary, path, requests):
+def instructions_of(bench, name, binary, path, requests, saved):
     """Instructions of the worker over its life, with this many requests."""
     output = bench.path("callgrind-%s-%d" % (name, requests))
     wrapper = ["valgrind", "--tool=callgrind", "--trace-children=yes", "--smc-check=all-non-file",
                "--callgrind-out-file=%s.%%p" % output]
     server = bench.start("%s-%d" % (name, requests), binary, wrapper)
     try:
+        headers = BROWSER if path == "/json" else []
         done = subprocess.run(["h2load", "--h1", "-c1", "-n%d" % requests,
+                               *[word for header in headers for word in ("-H", header)],
                                "http://127.0.0.1:%d%s" % (server.port, path)],
                               text=True, capture_output=True, check=False)
         if "%d succeeded" % requests not in done.stdout:
@@ -33,6 +41,9 @@ def instructions_of(bench, name, binary, path, requests):
     finally:
         server.stop()
     totals = []
+    if saved:
+        for file_name in glob.glob(output + ".*"):
+            shutil.copy(file_name, saved)
     for file_name in glob.glob(output + ".*"):
         with open(file_name, encoding="utf-8", errors="replace") as file:
             found = re.findall(r"^(?:totals|summary): (\d+)", file.read(), re.M)
@@ -48,23 +59,28 @@ def main():
     parser.add_argument("binary", nargs="?", default=common.OURS)
     parser.add_argument("--peer", default=common.PEER)
     parser.add_argument("--paths", default="/hello,/r200")
+    parser.add_argument("--lua", action="store_true")
+    parser.add_argument("--save")
     arguments = parser.parse_args()
+    if arguments.lua:
+        arguments.paths = LUA_PATHS
     if not shutil.which("valgrind") or not shutil.which("h2load"):
         raise SystemExit("needs valgrind and nghttp2-client: ./dev deps bench")
     contestants = {"ours": arguments.binary, "peer": arguments.peer}
-    print("%-10s %10s %10s %10s" % ("path", "ours", "peer", "ours/peer"))
+    print("%-30s %10s %10s %10s" % ("path", "ours", "peer", "ours/peer"))
     with common.Bench() as bench:
         for path in arguments.paths.split(","):
             found = {}
             for who, binary in contestants.items():
                 if not os.path.exists(binary):
                     continue
-                low, high = (instructions_of(bench, who + path.replace("/", "-"),
-                                             os.path.abspath(binary), path, count)
+                low, high = (instructions_of(bench, who + re.sub(r"\W", "-", path),
+                                             os.path.abspath(binary), path, count,
+                                             arguments.save)
                              for count in COUNTS)
                 found[who] = (high - low) / (COUNTS[1] - COUNTS[0])
             both = "%.3f" % (found["ours"] / found["peer"]) if len(found) == 2 else "-"
-            print("%-10s %10.0f %10.0f %10s" % (path, found.get("ours", 0), found.get("peer", 0),
+            print("%-30s %10.0f %10.0f %10s" % (path, found.get("ours", 0), found.get("peer", 0),
                                                 both), flush=True)
 
 

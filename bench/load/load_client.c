@@ -1,9 +1,10 @@
 /* A light load generator: one thread, one epoll, answers of a fixed length that is learned first.
  *
- *     load_client [-c CONNECTIONS] [-d SECONDS | -r REQUESTS] [-p DEPTH] [-o] [-z] [-i] PORT PATH
+ *     load_client [-c CONNECTIONS] [-d SECONDS | -r REQUESTS] [-p DEPTH] [-aoiz] PORT PATH
  *       -p  requests per write (pipelining)       -o  a new connection for every request
  *       -z  accept gzip                           -i  hold the connections idle after one request
  *                                                     each, until standard input ends
+ *       -a  header fields as a browser sends
  * Prints `requests N seconds S errors E`. */
 #define _GNU_SOURCE
 #include <arpa/inet.h>
@@ -131,10 +132,17 @@ static void hold(int connections) {
     while (read(0, input, sizeof input) > 0) continue;
 }
 
-static void compose(const char *path, bool gzip) {
+static const char browser[] =
+    "Accept: text/html,application/xhtml+xml\r\n"
+    "User-Agent: Mozilla/5.0 (X11; Linux x86_64) test\r\n"
+    "Accept-Language: en-GB,en;q=0.5\r\n"
+    "Cookie: session=abcdef0123456789; theme=dark\r\n";
+
+static void compose(const char *path, bool gzip, bool agent) {
     char request[1024];
-    int bytes = snprintf(request, sizeof request, "GET %s HTTP/1.1\r\nHost: localhost\r\n%s%s\r\n",
-                         path, gzip ? "Accept-Encoding: gzip\r\n" : "",
+    int bytes = snprintf(request, sizeof request,
+                         "GET %s HTTP/1.1\r\nHost: localhost\r\n%s%s%s\r\n", path,
+                         agent ? browser : "", gzip ? "Accept-Encoding: gzip\r\n" : "",
                          one_shot ? "Connection: close\r\n" : "");
     request_bytes = (size_t)bytes;
     batch_bytes = request_bytes * (size_t)depth;
@@ -147,13 +155,14 @@ int main(int argc, char **argv) {
     int connections = 64;
     double limit = 1e9;
     long requests = 0;
-    bool gzip = false, idle = false;
-    for (int option; (option = getopt(argc, argv, "c:d:r:p:ozi")) != -1;) switch (option) {
+    bool gzip = false, idle = false, agent = false;
+    for (int option; (option = getopt(argc, argv, "c:d:r:p:aozi")) != -1;) switch (option) {
         case 'c': connections = atoi(optarg); break;
         case 'd': limit = atof(optarg); break;
         case 'r': requests = atol(optarg); break;
         case 'p': depth = atoi(optarg); break;
         case 'o': one_shot = true; break;
+        case 'a': agent = true; break;
         case 'z': gzip = true; break;
         case 'i': idle = true; break;
         default: return 2;
@@ -167,7 +176,7 @@ int main(int argc, char **argv) {
     server = (struct sockaddr_in){.sin_family = AF_INET,
                                   .sin_port = htons((unsigned short)atoi(argv[optind])),
                                   .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
-    compose(argv[optind + 1], gzip);
+    compose(argv[optind + 1], gzip, agent);
     learn();
     loop = epoll_create1(0);
     if (idle) return hold(connections), 0;

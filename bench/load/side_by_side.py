@@ -27,6 +27,12 @@ WORKLOADS = {
     "new_connections": ("/r200", ["-o"], []),
     "static_1k": ("/1k.txt", [], ["-f", "1k.txt"]),
     "static_100k": ("/100k.txt", ["-c", 16], ["-f", "100k.txt"]),
+    "lua_json": ("/json", ["-a"], None),
+    "lua_shdict": ("/shdict", [], None),
+    "lua_regex": ("/re?user=12345&name=alice&x=1", [], None),
+    "lua_phases": ("/phases", [], None),
+    "lua_capture": ("/capture", [], None),
+    "lua_timer": ("/timer", [], None),
     "gzip_100k": ("/gzip/100k.txt", ["-z", "-c", 16], None),
 }
 

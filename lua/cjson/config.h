@@ -37,6 +37,12 @@ extern char empty_array_key;
 // Pushes the JSON text of the value on top of the stack. Raises "Cannot serialise …".
 void encode(lua_State* L, const Config& config);
 
+// The text of a plain table on top of the stack (encode_plain.cpp says which are). False: it is
+// none, and nothing was written.
+class Text;
+bool encode_plain(lua_State* L, const Config& config, Text& text);
+void learn_to_read_tables(lua_State* L);         // once for each machine, before
+
 // Pushes the value of a JSON text, which a NUL byte follows. Raises "Expected … but found …".
 void decode(lua_State* L, const Config& config, const char* text, size_t bytes);
 // The same, slower: takes what strict JSON does not allow (settings permitting) and says exactly

@@ -1,11 +1,7 @@
-// Lua values to JSON text.
-#include <charconv>
+// Lua values to JSON text, all kinds of them.
 #include <cmath>
-#include <cstdlib>
-#include <cstring>
 
-#include "core/arena.h"
-#include "lua/cjson/config.h"
+#include "lua/cjson/writer.h"
 
 namespace lua::cjson {
 
@@ -13,82 +9,6 @@ char array_key;
 char empty_array_key;
 
 namespace {
-
-constexpr size_t buffer_bytes_first = 1024;
-constexpr size_t number_bytes_max = 32;
-constexpr size_t escape_bytes_max = 6;         // \u001f
-
-// The letter behind the backslash; 'u': as \u00XX; 0: as it is.
-struct EscapeTable {
-    char letter[256] = {};
-    constexpr EscapeTable() {
-        for (int c = 0; c < 0x20; c++) letter[c] = 'u';
-        letter[0x7f] = 'u';
-        letter[uint8_t('\b')] = 'b';
-        letter[uint8_t('\t')] = 't';
-        letter[uint8_t('\n')] = 'n';
-        letter[uint8_t('\f')] = 'f';
-        letter[uint8_t('\r')] = 'r';
-        letter[uint8_t('"')] = '"';
-        letter[uint8_t('\\')] = '\\';
-        letter[uint8_t('/')] = '/';
-    }
-};
-constexpr EscapeTable escapes;
-
-// The text being built. The memory of the last one is kept for the next; a call inside a metamethod
-// of another finds none and makes its own.
-class Text {
-  public:
-    explicit Text(bool keep) : keep_(keep) {
-        data_ = spare_data;
-        capacity_ = spare_capacity;
-        spare_data = nullptr;
-        spare_capacity = 0;
-    }
-    ~Text() {
-        if (keep_ && !spare_data) {
-            spare_data = data_;
-            spare_capacity = capacity_;
-        } else {
-            std::free(data_);
-        }
-    }
-    Text(const Text&) = delete;
-    Text& operator=(const Text&) = delete;
-
-    char* room(size_t bytes) {
-        if (capacity_ - size_ < bytes) grow(bytes);
-        return data_ + size_;
-    }
-    void advance(size_t bytes) { size_ += bytes; }
-    void add(char c) { *room(1) = c; size_++; }
-    void add(core::Slice text) {
-        std::memcpy(room(text.size()), text.data(), text.size());
-        size_ += text.size();
-    }
-    size_t size() const { return size_; }
-    void cut(size_t size) { size_ = size; }
-    const char* data() const { return data_; }
-
-  private:
-    void grow(size_t bytes) {
-        size_t wanted = capacity_ ? 2 * capacity_ : buffer_bytes_first;
-        while (wanted - size_ < bytes) wanted *= 2;
-        data_ = static_cast<char*>(std::realloc(data_, wanted));
-        if (!data_) core::out_of_memory(wanted);
-        capacity_ = wanted;
-    }
-
-    static thread_local char* spare_data;
-    static thread_local size_t spare_capacity;
-    char* data_;
-    size_t size_ = 0;
-    size_t capacity_;
-    bool keep_;
-};
-thread_local char* Text::spare_data = nullptr;
-thread_local size_t Text::spare_capacity = 0;
 
 class Encoder {
   public:
@@ -121,29 +41,9 @@ void Encoder::fail(int index, const char* reason) {
 }
 
 void Encoder::string(int index) {
-    static constexpr char digits[] = "0123456789abcdef";
     size_t size;
     const char* from = lua_tolstring(L, index, &size);
-    char* const start = text_.room(size * escape_bytes_max + 2);
-    char* to = start;
-    *to++ = '"';
-    for (size_t n = 0; n < size; n++) {
-        char letter = escapes.letter[uint8_t(from[n])];
-        if (!letter || (letter == '/' && !config_.encode_escape_forward_slash)) {
-            *to++ = from[n];
-            continue;
-        }
-        *to++ = '\\';
-        *to++ = letter;
-        if (letter == 'u') {
-            *to++ = '0';
-            *to++ = '0';
-            *to++ = digits[uint8_t(from[n]) >> 4];
-            *to++ = digits[uint8_t(from[n]) & 15];
-        }
-    }
-    *to++ = '"';
-    text_.advance(size_t(to - start));
+    write_string(text_, {from, size}, config_.encode_escape_forward_slash);
 }
 
 // Writes NaN and infinities as the settings say; false for a number that has digits.
@@ -163,19 +63,9 @@ bool Encoder::invalid_number(int index, double number) {
 }
 
 void Encoder::number(int index) {
-    constexpr double plain_max = 1e14;         // whole numbers below are the same in %.14g
     double number = lua_tonumber(L, index);
-    if (invalid_number(index, number)) return;
-    char* to = text_.room(number_bytes_max);
-    std::to_chars_result done;
-    bool plain = std::fabs(number) < plain_max && config_.encode_number_precision >= 14;
-    if (plain && number == std::floor(number) && !(number == 0 && std::signbit(number))) {
-        done = std::to_chars(to, to + number_bytes_max, int64_t(number));
-    } else {
-        done = std::to_chars(to, to + number_bytes_max, number, std::chars_format::general,
-                             config_.encode_number_precision);
-    }
-    text_.advance(size_t(done.ptr - to));
+    if (!invalid_number(index, number))
+        write_number(text_, number, config_.encode_number_precision);
 }
 
 void Encoder::new_line(int depth) {
@@ -332,7 +222,7 @@ bool Encoder::value(int depth) {
 
 void encode(lua_State* L, const Config& config) {
     Text text(config.encode_keep_buffer);
-    Encoder(L, config, text).value(0);
+    if (!encode_plain(L, config, text)) Encoder(L, config, text).value(0);
     lua_pushlstring(L, text.data(), text.size());
 }
 

@@ -207,6 +207,7 @@ int open_safe(lua_State* L) {
 }
 
 void install(lua_State* L) {
+    learn_to_read_tables(L);
     lua_getglobal(L, "package");
     lua_getfield(L, -1, "preload");
     lua_pushcfunction(L, open_plain);

@@ -30,7 +30,7 @@ function _M.encode_base64url(s)
     end
     prepare(s, floor((#s + 2) / 3) * 4)
     C.ngx_encode_base64url(to, from)
-    return ffi_string(to[0].data, to[0].len)
+    return (ffi_string(to[0].data, to[0].len))
 end
 
 function _M.decode_base64url(s)
@@ -41,7 +41,7 @@ function _M.decode_base64url(s)
     if C.ngx_decode_base64url(to, from) == base.FFI_ERROR then
         return nil, "invalid input"
     end
-    return ffi_string(to[0].data, to[0].len)
+    return (ffi_string(to[0].data, to[0].len))
 end
 
 return _M

@@ -71,7 +71,7 @@ function _M.get_logs(max, logs)
 end
 
 function _M.get_sys_filter_level()
-    return tonumber(C.ngx_http_lua_ffi_errlog_get_sys_filter_level(get_request()))
+    return (tonumber(C.ngx_http_lua_ffi_errlog_get_sys_filter_level(get_request())))
 end
 
 function _M.raw_log(level, message)

@@ -106,14 +106,14 @@ end
 local function taken(r, proc, from_stderr)
     local size = data_size[0]
     if data_pointer[0] ~= nil then
-        return ffi_string(room, size)
+        return (ffi_string(room, size))
     end
     local own = ffi_new("unsigned char[?]", size)
     data_pointer[0] = own
     local why, length = error_room()
     C.ngx_http_lua_ffi_pipe_get_read_result(r, proc, from_stderr, data_pointer, data_size, why,
                                             length)
-    return ffi_string(own, data_size[0])
+    return (ffi_string(own, data_size[0]))
 end
 
 local function read(proc, from_stderr, reader, count)
@@ -211,7 +211,7 @@ function methods.write(proc, data)
         rc = C.ngx_http_lua_ffi_pipe_get_write_result(r, proc, why, length)
     end
     if rc >= 0 then
-        return tonumber(rc)
+        return (tonumber(rc))
     end
     local err = ffi_string(why, length[0])
     if rc == FFI_BAD_CONTEXT then

@@ -95,7 +95,7 @@ end
 
 -- How many may come in at once; negative: how many wait.
 function _M.count(self)
-    return C.ngx_http_lua_ffi_sema_count(check(self))
+    return (C.ngx_http_lua_ffi_sema_count(check(self)))
 end
 
 return _M

@@ -214,7 +214,7 @@ function _M.decrypt(self, s, tag, aad)
     if C.EVP_DecryptFinal_ex(context, buffer + out_bytes[0], more_bytes) == 0 then
         return nil, "EVP_DecryptFinal_ex failed"
     end
-    return ffi_string(buffer, out_bytes[0] + more_bytes[0])
+    return (ffi_string(buffer, out_bytes[0] + more_bytes[0]))
 end
 
 return _M

@@ -48,17 +48,17 @@ local _M = {}
 
 function _M.sha256(data)
     C.resty_sha256(data, #data, buffer)
-    return ffi.string(buffer, 32)
+    return (ffi.string(buffer, 32))
 end
 
 function _M.sha512(data)
     C.resty_sha512(data, #data, buffer)
-    return ffi.string(buffer, 64)
+    return (ffi.string(buffer, 64))
 end
 
 function _M.hmac_sha256(key, data)
     C.resty_hmac(C.resty_evp_sha256(), key, #key, data, #data, buffer, nil)
-    return ffi.string(buffer, 32)
+    return (ffi.string(buffer, 32))
 end
 
 -- nil when libcrypto refuses.
@@ -96,7 +96,7 @@ local function encrypt(key, data)
     then
         return nil
     end
-    return ffi.string(long_buffer, size[0])
+    return (ffi.string(long_buffer, size[0]))
 end
 
 -- RSA with OAEP padding (SHA-1), for the owner of a public key in PEM form.

@@ -36,7 +36,7 @@ return function(name, bytes)
     -- The digest's bytes; nil when it was asked for before.
     function _M.final(self)
         if C.ngx_http_lua_ffi_digest_final(self._ctx, buffer) == 1 then
-            return ffi_string(buffer, bytes)
+            return (ffi_string(buffer, bytes))
         end
         return nil
     end

@@ -16,7 +16,7 @@ function _M.bytes(length, strong)
     if C.RAND_bytes(buffer, length) ~= 1 and strong ~= false then
         return nil
     end
-    return ffi.string(buffer, length)
+    return (ffi.string(buffer, length))
 end
 
 return _M

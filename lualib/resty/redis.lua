@@ -61,7 +61,7 @@ local function number_in(buf, from, to)
     if to == from + 1 and first ~= MINUS and second >= ZERO and second <= NINE then
         return (first - ZERO) * 10 + second - ZERO
     end
-    return tonumber(sub(buf, from, to))
+    return (tonumber(sub(buf, from, to)))
 end
 
 local function read_bulk(reader, size)

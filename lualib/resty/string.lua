@@ -18,12 +18,12 @@ local _M = { _VERSION = "0.17" }
 function _M.to_hex(s)
     local buffer = get_string_buf(#s * 2)
     C.ngx_hex_dump(buffer, s, #s)
-    return ffi_string(buffer, #s * 2)
+    return (ffi_string(buffer, #s * 2))
 end
 
 -- The number that the digits are; -1 for anything else.
 function _M.atoi(s)
-    return tonumber(C.ngx_atoi(s, #s))
+    return (tonumber(C.ngx_atoi(s, #s)))
 end
 
 return _M

@@ -31,7 +31,7 @@ function ngx.encode_base64(s, no_padding)
     end
     local buffer = get_string_buf(floor((#s + 2) / 3) * 4)
     local length = C.ngx_http_lua_ffi_encode_base64(s, #s, buffer, no_padding and 1 or 0)
-    return ffi_string(buffer, length)
+    return (ffi_string(buffer, length))
 end
 
 local function decoder(decode)
@@ -44,15 +44,15 @@ local function decoder(decode)
         if decode(s, #s, buffer, length) == 0 then
             return nil
         end
-        return ffi_string(buffer, length[0])
+        return (ffi_string(buffer, length[0]))
     end
 end
 
 ngx.decode_base64 = decoder(function(s, size, buffer, length)
-    return C.ngx_http_lua_ffi_decode_base64(s, size, buffer, length)
+    return (C.ngx_http_lua_ffi_decode_base64(s, size, buffer, length))
 end)
 ngx.decode_base64mime = decoder(function(s, size, buffer, length)
-    return C.ngx_http_lua_ffi_decode_base64mime(s, size, buffer, length)
+    return (C.ngx_http_lua_ffi_decode_base64mime(s, size, buffer, length))
 end)
 
 return { version = base.version }

@@ -32,13 +32,13 @@ end
 function ngx.md5_bin(s)
     s = as_text(s)
     C.ngx_http_lua_ffi_md5_bin(s, #s, digest)
-    return ffi_string(digest, md5_bytes)
+    return (ffi_string(digest, md5_bytes))
 end
 
 function ngx.md5(s)
     s = as_text(s)
     C.ngx_http_lua_ffi_md5(s, #s, digest)
-    return ffi_string(digest, md5_digits)
+    return (ffi_string(digest, md5_digits))
 end
 
 function ngx.sha1_bin(s)
@@ -46,17 +46,17 @@ function ngx.sha1_bin(s)
     if C.ngx_http_lua_ffi_sha1_bin(s, #s, digest) == 0 then
         error("SHA-1 support missing in Nginx")
     end
-    return ffi_string(digest, sha1_bytes)
+    return (ffi_string(digest, sha1_bytes))
 end
 
 function ngx.crc32_short(s)
     s = as_text(s)
-    return C.ngx_http_lua_ffi_crc32_short(s, #s)
+    return (C.ngx_http_lua_ffi_crc32_short(s, #s))
 end
 
 function ngx.crc32_long(s)
     s = as_text(s)
-    return C.ngx_http_lua_ffi_crc32_long(s, #s)
+    return (C.ngx_http_lua_ffi_crc32_long(s, #s))
 end
 
 return { version = base.version }

@@ -108,7 +108,7 @@ do
         if type(name) == "string"
             and C.ngx_http_lua_ffi_get_conf_env(name, entry, name_bytes) == FFI_OK
         then
-            return ffi_string(entry[0] + name_bytes[0] + 1)
+            return (ffi_string(entry[0] + name_bytes[0] + 1))
         end
         return getenv(name)
     end

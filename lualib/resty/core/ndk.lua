@@ -45,7 +45,7 @@ local function find_function(_, name)
         if rc ~= FFI_OK then
             error("calling directive " .. name .. " failed with code " .. rc, 2)
         end
-        return ffi_string(value[0].data, value[0].len)
+        return (ffi_string(value[0].data, value[0].len))
     end
 end
 

@@ -29,7 +29,7 @@ local function set_argument(r, index)
     if size[0] == 0 then
         return nil
     end
-    return ffi_string(data[0], size[0])
+    return (ffi_string(data[0], size[0]))
 end
 
 local function body_piece(r)
@@ -39,12 +39,12 @@ local function body_piece(r)
         -- it lies in several buffers
         local buffer = get_string_buf(size[0])
         C.ngx_http_lua_ffi_copy_body_filter_param_body(r, buffer)
-        return ffi_string(buffer, size[0])
+        return (ffi_string(buffer, size[0]))
     end
     if size[0] == 0 then
         return ""
     end
-    return ffi_string(data[0], size[0])
+    return (ffi_string(data[0], size[0]))
 end
 
 getmetatable(ngx.arg).__index = function(_, index)

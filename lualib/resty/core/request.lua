@@ -68,7 +68,7 @@ local function disabled(level)
 end
 
 function ngx.req.start_time()
-    return tonumber(C.ngx_http_lua_ffi_req_start_time(request()))
+    return (tonumber(C.ngx_http_lua_ffi_req_start_time(request())))
 end
 
 -- A key seen before has a list of its values.
@@ -84,7 +84,7 @@ local function add(fields, key, value)
 end
 
 local function text_of(text)
-    return ffi_string(text.data, text.len)
+    return (ffi_string(text.data, text.len))
 end
 
 -- ---- headers ----
@@ -153,7 +153,7 @@ local function check_set(rc, level)
 end
 
 local function clear_req_header(r, name)
-    return C.ngx_http_lua_ffi_req_set_header(r, name, #name, nil, 0, nil, 0, 1, errmsg)
+    return (C.ngx_http_lua_ffi_req_set_header(r, name, #name, nil, 0, nil, 0, 1, errmsg))
 end
 
 local function set_req_header(name, value, override)
@@ -273,7 +273,7 @@ function ngx.req.get_method()
     if C.ngx_http_lua_ffi_req_get_method_name(r, name_pointer, length) ~= FFI_OK then
         return nil
     end
-    return ffi_string(name_pointer[0], length[0])
+    return (ffi_string(name_pointer[0], length[0]))
 end
 
 function ngx.req.set_method(method)

@@ -113,7 +113,7 @@ local function get_resp_header(_, key)
         return nil
     end
     if count == 1 then
-        return ffi_string(values[0].data, values[0].len)
+        return (ffi_string(values[0].data, values[0].len))
     end
     if count == FFI_BAD_CONTEXT then
         error("API disabled in the current context", 2)

@@ -150,7 +150,7 @@ local function value_read(own_buffer)
         return value
     end
     if kind == type_number then
-        return tonumber(number[0])
+        return (tonumber(number[0]))
     end
     if kind == type_boolean then
         return text[0][0] ~= 0
@@ -207,7 +207,7 @@ local function as_number(value, name)
     if type(value) == "number" then
         return value
     end
-    return tonumber(value)
+    return (tonumber(value))
         or error("bad " .. name .. " arg: number expected, got " .. type(value), 3)
 end
 
@@ -234,7 +234,7 @@ local incr = keyed(function(zone, key, value, init, init_ttl)
         return nil, ffi_string(errmsg[0])
     end
     if not init then
-        return tonumber(number[0])
+        return (tonumber(number[0]))
     end
     return tonumber(number[0]), nil, forcible[0] == 1
 end)
@@ -275,10 +275,10 @@ local methods = {
         C.ngx_http_lua_ffi_shdict_flush_all(zone_of(dict))
     end,
     capacity = function(dict)
-        return tonumber(C.ngx_http_lua_ffi_shdict_capacity(zone_of(dict)))
+        return (tonumber(C.ngx_http_lua_ffi_shdict_capacity(zone_of(dict))))
     end,
     free_space = function(dict)
-        return tonumber(C.ngx_http_lua_ffi_shdict_free_space(zone_of(dict)))
+        return (tonumber(C.ngx_http_lua_ffi_shdict_free_space(zone_of(dict))))
     end,
 }
 

@@ -108,7 +108,7 @@ local function getoption(socket, name)
     if rc ~= FFI_OK then
         return nil, ffi_string(why, length[0])
     end
-    return tonumber(value_read[0])
+    return (tonumber(value_read[0]))
 end
 
 local function setoption(socket, name, value)

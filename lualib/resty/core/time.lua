@@ -29,11 +29,11 @@ local date_bytes, date_time_bytes, http_date_bytes, cookie_date_bytes = 10, 19, 
 local parsed = ffi_new("long[1]")
 
 function ngx.now()
-    return tonumber(C.ngx_http_lua_ffi_now())
+    return (tonumber(C.ngx_http_lua_ffi_now()))
 end
 
 function ngx.time()
-    return tonumber(C.ngx_http_lua_ffi_time())
+    return (tonumber(C.ngx_http_lua_ffi_time()))
 end
 
 function ngx.update_time()
@@ -43,19 +43,19 @@ end
 function ngx.today()
     local buffer = get_string_buf(date_bytes)
     C.ngx_http_lua_ffi_today(buffer)
-    return ffi_string(buffer, date_bytes)
+    return (ffi_string(buffer, date_bytes))
 end
 
 function ngx.localtime()
     local buffer = get_string_buf(date_time_bytes)
     C.ngx_http_lua_ffi_localtime(buffer)
-    return ffi_string(buffer, date_time_bytes)
+    return (ffi_string(buffer, date_time_bytes))
 end
 
 function ngx.utctime()
     local buffer = get_string_buf(date_time_bytes)
     C.ngx_http_lua_ffi_utctime(buffer)
-    return ffi_string(buffer, date_time_bytes)
+    return (ffi_string(buffer, date_time_bytes))
 end
 
 local function check_seconds(seconds)
@@ -69,14 +69,14 @@ function ngx.cookie_time(seconds)
     seconds = check_seconds(seconds)
     local buffer = get_string_buf(cookie_date_bytes)
     local length = C.ngx_http_lua_ffi_cookie_time(buffer, seconds)
-    return ffi_string(buffer, length)
+    return (ffi_string(buffer, length))
 end
 
 function ngx.http_time(seconds)
     seconds = check_seconds(seconds)
     local buffer = get_string_buf(cookie_date_bytes)
     C.ngx_http_lua_ffi_http_time(buffer, seconds)
-    return ffi_string(buffer, http_date_bytes)
+    return (ffi_string(buffer, http_date_bytes))
 end
 
 function ngx.parse_http_time(text)
@@ -92,7 +92,7 @@ function ngx.parse_http_time(text)
 end
 
 local function monotonic_msec()
-    return tonumber(C.ngx_http_lua_ffi_monotonic_msec())
+    return (tonumber(C.ngx_http_lua_ffi_monotonic_msec()))
 end
 
 return {

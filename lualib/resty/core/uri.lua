@@ -44,13 +44,13 @@ function ngx.escape_uri(s, kind)
     end
     local buffer = get_string_buf(escaped)
     C.ngx_http_lua_ffi_escape_uri(s, length, buffer, kind)
-    return ffi_string(buffer, escaped)
+    return (ffi_string(buffer, escaped))
 end
 
 function ngx.unescape_uri(s)
     s = as_text(s)
     local buffer = get_string_buf(#s)
-    return ffi_string(buffer, C.ngx_http_lua_ffi_unescape_uri(s, #s, buffer))
+    return (ffi_string(buffer, C.ngx_http_lua_ffi_unescape_uri(s, #s, buffer)))
 end
 
 return { version = base.version }

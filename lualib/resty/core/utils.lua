@@ -22,7 +22,7 @@ function _M.str_replace_char(text, old, new)
     local buffer = base.get_string_buf(#text)
     ffi.copy(buffer, text, #text)
     C.ngx_http_lua_ffi_str_replace_char(buffer, #text, byte(old), byte(new))
-    return ffi.string(buffer, #text)
+    return (ffi.string(buffer, #text))
 end
 
 return _M

@@ -43,7 +43,7 @@ local function var_get(_, name)
         error("bad variable name", 2)
     end
     if rc == FFI_OK then
-        return ffi_string(value[0], length[0])
+        return (ffi_string(value[0], length[0]))
     end
     if rc == FFI_ERROR then
         error(ffi_string(errmsg[0]), 2)

@@ -29,7 +29,7 @@ function ngx.worker.exiting()
 end
 
 function ngx.worker.pid()
-    return C.ngx_http_lua_ffi_worker_pid()
+    return (C.ngx_http_lua_ffi_worker_pid())
 end
 
 function ngx.worker.id()
@@ -41,7 +41,7 @@ function ngx.worker.id()
 end
 
 function ngx.worker.count()
-    return C.ngx_http_lua_ffi_worker_count()
+    return (C.ngx_http_lua_ffi_worker_count())
 end
 
 function ngx.worker.pids()

@@ -205,7 +205,7 @@ function _M.content_length(headers)
     if not find(value, "^%d+$") or #value > 15 then
         return nil, "invalid Content-Length in response: " .. sub(value, 1, text_bytes_shown)
     end
-    return tonumber(value)
+    return (tonumber(value))
 end
 
 -- Whether the connection may serve another request after this response.

@@ -55,7 +55,7 @@ local buffer = ffi.new("unsigned char[32]")
 
 local function to_bytes(n)
     C.resty_bn_to_le(n, buffer, 32)
-    return ffi.string(buffer, 32)
+    return (ffi.string(buffer, 32))
 end
 
 local function mul(a, b)

@@ -68,7 +68,7 @@ local function masked(data, offset, length, key)
     for i = lshift(whole, 2), length - 1 do
         bytes[i] = bxor(bytes[i], key_buffer[band(i, 3)])
     end
-    return ffi_string(bytes, length)
+    return (ffi_string(bytes, length))
 end
 
 -- Exactly n bytes. What came before a timeout is kept in `state` for the next call.
@@ -222,7 +222,7 @@ local function mask_key()
     if C.RAND_bytes(key_buffer, 4) ~= 1 then
         return nil
     end
-    return ffi_string(key_buffer, 4)
+    return (ffi_string(key_buffer, 4))
 end
 
 local function length_bytes(length)
