@@ -156,7 +156,7 @@ constexpr Directive directives[] = {
     {"lingering_close", in_any_http, takes(1), field<&CoreConf::lingering_close>},
     {"lingering_time", in_any_http, takes(1), field<&CoreConf::lingering_time>},
     {"lingering_timeout", in_any_http, takes(1), field<&CoreConf::lingering_timeout>},
-    // accepted, without effect
+    // checked, and of no use to tables and pools that size themselves
     {"types_hash_max_size", in_any_http, takes(1), field<&CoreConf::types_hash_max_size>},
     {"types_hash_bucket_size", in_any_http, takes(1), field<&CoreConf::types_hash_bucket_size>},
     {"server_names_hash_max_size", in_http, takes(1),

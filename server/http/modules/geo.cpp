@@ -9,6 +9,7 @@
 
 #include "server/http/cidr.h"
 #include "server/http/connection.h"
+#include "server/http/lookup_block.h"
 #include "server/http/request.h"
 
 namespace server {
@@ -263,25 +264,17 @@ Result<void> add_entry(Geo& geo, const Line& entry) {
 
 Result<void> add_geo(GeoConf& conf, const Line& line) {
     auto geo = std::make_unique<Geo>();
-    if (line.count() == 2) {
-        if (!line.arg(0).starts_with('$')) {
-            return Error{"invalid variable name " + quoted(line.arg(0))};
-        }
-        auto subject = ComplexValue::compile(line.arg(0), line);
-        if (!subject) return subject.take_error();
-        geo->subject = std::move(*subject);
-        geo->has_subject = true;
+    geo->has_subject = line.count() == 2;
+    if (geo->has_subject && !line.arg(0).starts_with('$')) {
+        return Error{"invalid variable name " + quoted(line.arg(0))};
     }
-    auto name = variable_name(line.arg(line.count() - 1));
+    auto name = read_lookup(line, geo->subject,
+                            [&](const Line& entry) { return add_entry(*geo, entry); });
     if (!name) return name.take_error();
-    auto read = line.binder.each_entry(
-        line, [&](const Line& entry) -> Result<void> { return add_entry(*geo, entry); });
-    if (!read) return read;
     geo->sorted.assign(geo->by_first.begin(), geo->by_first.end());
     geo->by_first.clear();
-    auto defined = Configuration::current().variables().define(
-        *name, {"", get_geo, Variable::changeable, reinterpret_cast<uintptr_t>(geo.get())});
-    if (!defined) return defined.take_error();
+    auto defined = define_lookup(*name, get_geo, geo.get());
+    if (!defined) return defined;
     conf.geos.push_back(std::move(geo));
     return {};
 }

@@ -5,6 +5,7 @@
 #include "core/regex.h"
 #include "core/text.h"
 #include "server/http/host_map.h"
+#include "server/http/lookup_block.h"
 #include "server/http/request.h"
 
 namespace server {
@@ -34,7 +35,7 @@ struct Map {
 
 struct MapConf {
     std::vector<std::unique_ptr<Map>> maps;
-    conf::Setting<int64_t> hash_max_size{2048};      // accepted, without effect
+    conf::Setting<int64_t> hash_max_size{2048};      // our tables size themselves
     conf::Setting<int64_t> hash_bucket_size{64};
 };
 
@@ -109,19 +110,12 @@ Result<void> add_entry(Map& map, const Line& entry) {
 
 Result<void> add_map(MapConf& conf, const Line& line) {
     auto map = std::make_unique<Map>();
-    auto subject = ComplexValue::compile(line.arg(0), line);
-    if (!subject) return subject.take_error();
-    map->subject = std::move(*subject);
-    auto name = variable_name(line.arg(1));
+    auto name = read_lookup(line, map->subject,
+                            [&](const Line& entry) { return add_entry(*map, entry); });
     if (!name) return name.take_error();
-    auto read = line.binder.each_entry(
-        line, [&](const Line& entry) -> Result<void> { return add_entry(*map, entry); });
-    if (!read) return read;
-    Variable definition{"", get_mapped, Variable::changeable,
-                        reinterpret_cast<uintptr_t>(map.get())};
-    if (map->is_volatile) definition.flags |= Variable::volatile_;
-    auto defined = Configuration::current().variables().define(*name, definition);
-    if (!defined) return defined.take_error();
+    auto defined = define_lookup(*name, get_mapped, map.get(),
+                                 map->is_volatile ? Variable::volatile_ : 0);
+    if (!defined) return defined;
     conf.maps.push_back(std::move(map));
     return {};
 }

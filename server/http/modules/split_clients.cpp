@@ -4,6 +4,7 @@
 #include <memory>
 
 #include "core/text.h"
+#include "server/http/lookup_block.h"
 #include "server/http/murmur.h"
 #include "server/http/request.h"
 
@@ -86,17 +87,11 @@ Result<void> add_part(Split& split, const Line& entry) {
 
 Result<void> add_split(SplitConf& conf, const Line& line) {
     auto split = std::make_unique<Split>();
-    auto subject = ComplexValue::compile(line.arg(0), line);
-    if (!subject) return subject.take_error();
-    split->subject = std::move(*subject);
-    auto name = variable_name(line.arg(1));
+    auto name = read_lookup(line, split->subject,
+                            [&](const Line& entry) { return add_part(*split, entry); });
     if (!name) return name.take_error();
-    auto read = line.binder.each_entry(
-        line, [&](const Line& entry) -> Result<void> { return add_part(*split, entry); });
-    if (!read) return read;
-    auto defined = Configuration::current().variables().define(
-        *name, {"", get_part, Variable::changeable, reinterpret_cast<uintptr_t>(split.get())});
-    if (!defined) return defined.take_error();
+    auto defined = define_lookup(*name, get_part, split.get());
+    if (!defined) return defined;
     conf.splits.push_back(std::move(split));
     return {};
 }
