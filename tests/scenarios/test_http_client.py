@@ -67,6 +67,32 @@ location = /upload {
         ngx.say(res and res.body or err)
     }
 }
+location = /forward {
+    client_max_body_size 0;
+    content_by_lua_block {
+        local client = require("resty.http").new()
+        assert(client:connect{ scheme = "http", host = "127.0.0.1", port = @PORT@ })
+        local params = {
+            method = "POST", path = "/digest", body = assert(client:get_client_body_reader(4096)),
+            headers = { ["Content-Length"] = ngx.var.http_content_length },
+        }
+        if not ngx.var.http_content_length then
+            params.headers["Transfer-Encoding"] = "chunked"
+            params.body = require("resty.http").chunked_body(params.body)
+        end
+        ngx.say(assert(client:request(params)):read_body())
+    }
+}
+location = /proxied {
+    client_max_body_size 0;
+    rewrite ^ /digest break;
+    content_by_lua_block {
+        local client = require("resty.http").new()
+        assert(client:connect{ scheme = "http", host = "127.0.0.1", port = @PORT@ })
+        client:proxy_response(assert(client:proxy_request(4096)))
+        client:set_keepalive()
+    }
+}
 location = /digest {
     client_max_body_size 0;
     content_by_lua_block {
@@ -299,6 +325,21 @@ def test_a_chunked_upload(asker):
     body = b"".join(bytes([64 + n % 26]) * (n * 7) for n in range(1, 501))
     expected = "%d %s" % (len(body), hashlib.md5(body).hexdigest())
     assert get(asker.port, "/upload").text().strip() == expected
+
+
+@pytest.mark.parametrize("target", ["/forward", "/proxied"])
+def test_an_upload_passed_on(asker, target):
+    body = os.urandom(300000)
+    expected = "%d %s" % (len(body), hashlib.md5(body).hexdigest())
+    assert get(asker.port, target, method="POST", body=body).text().strip() == expected
+    pieces = [body[at:at + 7777] for at in range(0, len(body), 7777)]
+    with Connection(asker.port) as client:
+        client.send(b"POST %s HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"
+                    % target.encode())
+        for piece in pieces:
+            client.send(b"%x\r\n%s\r\n" % (len(piece), piece))
+        client.send(b"0\r\n\r\n")
+        assert client.read_response().text().strip() == expected
 
 
 def keeps(link):

@@ -37,6 +37,29 @@ location = /echo {
         end
     }
 }
+location = /push {
+    content_by_lua_block {
+        local ws = assert(require("resty.websocket.server"):new{ timeout = 5000 })
+        local listener = ngx.thread.spawn(function()
+            repeat
+                local data, kind, err = ws:recv_frame()
+                if kind == "text" then
+                    ws:send_text("heard " .. data)
+                end
+            until not data or kind == "close"
+        end)
+        local ticker = ngx.thread.spawn(function()
+            for tick = 1, 20 do
+                ngx.sleep(0.01)
+                assert(ws:send_text("tick " .. tick))
+            end
+            ws:send_close(1000, "over")
+            ngx.sleep(5)
+        end)
+        ngx.thread.wait(listener, ticker)
+        ngx.thread.kill(ticker)
+    }
+}
 """
 
 
@@ -87,6 +110,24 @@ def test_server_serves_many_at_once(echo_server):
 
     async def run():
         await asyncio.gather(*(one(number) for number in range(50)))
+    asyncio.run(asyncio.wait_for(run(), 20))
+
+
+def test_server_sends_and_receives_at_once(echo_server):
+    async def run():
+        uri = "ws://127.0.0.1:%d/push" % echo_server.port
+        async with websockets.connect(uri) as link:
+            heard = []
+            for number in range(10):
+                await link.send(str(number))
+                await asyncio.sleep(0.012)
+            async for message in link:
+                heard.append(message)
+            assert [text for text in heard if text.startswith("tick")] \
+                == ["tick %d" % number for number in range(1, 21)]
+            assert [text for text in heard if text.startswith("heard")] \
+                == ["heard %d" % number for number in range(10)]
+            assert (link.close_code, link.close_reason) == (1000, "over")
     asyncio.run(asyncio.wait_for(run(), 20))
 
 
