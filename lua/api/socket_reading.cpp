@@ -40,9 +40,14 @@ bool Reading::scan_line(core::Slice unread) {
                           ? std::memchr(unread.data() + seen_, '\n', unread.size() - seen_)
                           : nullptr;
     seen_ = unread.size();
-    if (!end) return wait(seen_);
+    if (!end) return bytes_ && seen_ > bytes_ ? refuse_line() : wait(seen_);
     size_t length = size_t(static_cast<const char*>(end) - unread.data());
-    return have(length, length + 1);
+    return bytes_ && length > bytes_ ? refuse_line() : have(length, length + 1);
+}
+
+bool Reading::refuse_line() {
+    too_long_ = true;
+    return have(0, 0);
 }
 
 // Counts bytes of a sized piece; true when it is full.

@@ -31,7 +31,8 @@ class UntilPattern {
 // One call's progress.
 class Reading {
   public:
-    static Reading line() { return Reading(Kind::line, 0); }
+    // `bytes_max` 0: however long it is.
+    static Reading line(size_t bytes_max = 0) { return Reading(Kind::line, bytes_max); }
     static Reading all() { return Reading(Kind::all, 0); }
     static Reading exactly(size_t bytes) { return Reading(Kind::exactly, bytes); }
     static Reading any(size_t bytes_max) { return Reading(Kind::any, bytes_max); }
@@ -57,6 +58,8 @@ class Reading {
     // scan() was true: what is there so far, without what may be the pattern's beginning.
     size_t given() const { return given_; }
     size_t taken() const { return taken_; }
+    // The line has more than bytes_max bytes: nothing was taken.
+    bool too_long() const { return too_long_; }
     // Carriage returns are no part of a line.
     bool drops_returns() const { return kind_ == Kind::line; }
 
@@ -74,6 +77,7 @@ class Reading {
         return false;
     }
     bool scan_line(core::Slice unread);
+    bool refuse_line();
     bool scan_until(core::Slice unread);
     bool skip_to_first_byte(core::Slice unread);
     bool fall_back(char next);
@@ -86,6 +90,7 @@ class Reading {
     UntilPattern* pattern_ = nullptr;
     size_t matched_ = 0;       // bytes of the pattern that end what was seen
     size_t rest_ = 0;          // of a sized piece
+    bool too_long_ = false;
 };
 
 }  // namespace lua

@@ -75,6 +75,12 @@ void push_text(lua_State* L, TcpSocket& socket, const Reading& reading) {
     input.shrink(kept_bytes);
 }
 
+int push_done(lua_State* L, TcpSocket& socket, const Reading& reading) {
+    if (reading.too_long()) return push_error(L, "line too long");
+    push_text(L, socket, reading);
+    return 1;
+}
+
 // nil, the error, and what there is.
 int push_failed(lua_State* L, TcpSocket& socket, const Reading& reading, SocketFailure failure) {
     push_failure(L, failure);
@@ -117,8 +123,7 @@ class Receive final : public SocketOp {
         }
         leave();
         if (failure_) return push_failed(L, socket(), reading_, failure_);
-        push_text(L, socket(), reading_);
-        return 1;
+        return push_done(L, socket(), reading_);
     }
     const char* name() const override { return "receive"; }
 
@@ -131,8 +136,7 @@ int receive(lua_State* L, TcpSocket& socket, Reading reading) {
     SocketFailure failure;
     switch (advance(socket, reading, failure)) {
     case Step::done:
-        push_text(L, socket, reading);
-        return 1;
+        return push_done(L, socket, reading);
     case Step::failed:
         return push_failed(L, socket, reading, failure);
     case Step::waits:
@@ -250,9 +254,16 @@ static Reading read_pattern(lua_State* L) {
     return Reading::line();
 }
 
+// receive("*l", bytes_max): not in OpenResty. nil, "line too long" when the line has more.
+static int receive_limited_line(lua_State* L, TcpSocket& socket) {
+    lua_Integer bytes_max = luaL_checkinteger(L, 3);
+    if (bytes_max <= 0 || check_slice(L, 2) != "*l") luaL_argerror(L, 3, "bad limit argument");
+    return receive(L, socket, Reading::line(size_t(bytes_max)));
+}
+
 int socket_receive(lua_State* L) {
     int count = lua_gettop(L);
-    if (count != 1 && count != 2) {
+    if (count < 1 || count > 3) {
         return luaL_error(L, "expecting 1 or 2 arguments (including the object), but got %d",
                           count);
     }
@@ -261,6 +272,7 @@ int socket_receive(lua_State* L) {
     TcpSocket* socket = readable_socket(L, 1, true);
     if (!socket) return 2;
     if (count == 1) return receive(L, *socket, Reading::line());
+    if (count == 3) return receive_limited_line(L, *socket);
     if (lua_isnumber(L, 2)) {
         lua_Integer bytes = lua_tointeger(L, 2);
         if (bytes < 0) return luaL_argerror(L, 2, "bad number argument");

@@ -3,21 +3,18 @@
 
 local bodies = require "resty.http.body"
 local connect_with = require "resty.http_connect"
-local http_headers = require "resty.http_headers"
-local lines = require "resty.http.lines"
 local message = require "resty.http.message"
 local proxy = require "resty.http.proxy"
+local request = require "resty.http.request"
+local response = require "resty.http.response"
 
-local concat = table.concat
-local find, format, gsub, lower, match, sub, upper =
-    string.find, string.format, string.gsub, string.lower, string.match, string.sub, string.upper
-local ipairs, pairs, pcall, rawget = ipairs, pairs, pcall, rawget
+local lower, upper = string.lower, string.upper
+local ipairs, pairs, pcall = ipairs, pairs, pcall
 local setmetatable = setmetatable
-local tonumber, tostring, type, unpack = tonumber, tostring, type, unpack
-local encode_args = ngx.encode_args
+local tonumber, type, unpack = tonumber, type, unpack
 local get_phase = ngx.get_phase
 local log = ngx.log
-local DEBUG, ERR = ngx.DEBUG, ngx.ERR
+local DEBUG = ngx.DEBUG
 local re_match = ngx.re.match
 local req = ngx.req
 local tcp = ngx.socket.tcp
@@ -29,32 +26,12 @@ _M.transfer_encoding_is_chunked = message.is_chunked
 _M.chunked_body = bodies.framed
 
 local mt = { __index = _M }
-local interim_responses_max = 32
 local client_chunk_default = 65536
-local limited_chunk = 65536
-local debugging = false
 
-local expecting_body = { POST = true, PUT = true, PATCH = true }
 local idempotent = { GET = true, HEAD = true, OPTIONS = true, TRACE = true, PUT = true,
                      DELETE = true }
 local lost_connection = { ["closed"] = true, ["broken pipe"] = true,
                           ["connection reset by peer"] = true }
-local hop_by_hop = {
-    ["connection"] = true, ["keep-alive"] = true, ["proxy-authenticate"] = true,
-    ["proxy-authorization"] = true, ["te"] = true, ["trailers"] = true, ["trailer"] = true,
-    ["transfer-encoding"] = true, ["upgrade"] = true, ["content-length"] = true,
-}
--- Fields that frame, route or authorize must not come after the body (RFC 9110, section 6.5.1).
-local no_trailer = {
-    ["transfer-encoding"] = true, ["content-length"] = true, ["host"] = true, ["trailer"] = true,
-    ["content-encoding"] = true, ["content-type"] = true, ["content-range"] = true,
-    ["authorization"] = true, ["set-cookie"] = true, ["connection"] = true,
-}
--- Where ngx.var can be read.
-local request_phases = {
-    set = true, rewrite = true, server_rewrite = true, access = true, precontent = true,
-    content = true, header_filter = true, body_filter = true, log = true, balancer = true,
-}
 
 local function copy(from)
     local to = {}
@@ -65,7 +42,7 @@ local function copy(from)
 end
 
 function _M.debug(on)
-    debugging = on and true or false
+    request.debugging = on and true or false
 end
 
 -- -- Connections
@@ -160,7 +137,7 @@ function _M.parse_uri(_, uri, query_in_path)
     end
     local scheme = m[1] and lower(m[1])
     if not scheme then
-        scheme = request_phases[get_phase()] and ngx.var.scheme
+        scheme = request.phases[get_phase()] and ngx.var.scheme
         if not scheme then
             return nil, "schemaless URIs require a request context: " .. uri
         end
@@ -175,310 +152,16 @@ function _M.parse_uri(_, uri, query_in_path)
     return { scheme, m[2], tonumber(m[3]) or (scheme == "https" and 443 or 80), path, query }
 end
 
--- -- Requests
+-- -- Requests and responses
 
--- The length of the body, where it is not said. nil and an error where it must be.
-local function complete_length(headers, body, method)
-    if message.is_chunked(headers) then
-        -- Both would invite request smuggling (RFC 9112, section 6.2).
-        headers["Content-Length"] = nil
-        return true
-    end
-    if headers["Content-Length"] then
-        return true
-    end
-    if body == nil then
-        if expecting_body[method] then
-            return nil, format('Request body is nil but %s method expects a body. Use an empty '
-                               .. 'string "" if you want to send an empty body.', method)
-        end
-        return true
-    end
-    local length = message.body_length(body)
-    if not length then
-        return nil, "Request body is a function but a length or chunked encoding is not specified"
-    end
-    headers["Content-Length"] = format("%d", length)
-    return true
-end
-
-local function complete_host(self, headers)
-    if headers["Host"] then
-        return true
-    end
-    local host, port = self.host or "", self.port
-    if sub(host, 1, 5) == "unix:" then
-        return nil, "Unable to generate a useful Host header for a unix domain socket. "
-                    .. "Please provide one."
-    end
-    if port and port ~= (self.ssl and 443 or 80) then
-        host = host .. ":" .. port
-    end
-    headers["Host"] = host
-    return true
-end
-
--- The request's fields with what goes without saying; or nil and an error.
-local function complete_headers(self, params, method)
-    local headers = http_headers.new()
-    for name, value in pairs(params.headers or {}) do
-        headers[tostring(name)] = value
-    end
-    local ok, err = complete_length(headers, params.body, method)
-    if not ok then
-        return nil, err
-    end
-    ok, err = complete_host(self, headers)
-    if not ok then
-        return nil, err
-    end
-    if not headers["Proxy-Authorization"] then
-        headers["Proxy-Authorization"] = self.http_proxy_auth
-    end
-    if not headers["User-Agent"] then
-        headers["User-Agent"] = _M._USER_AGENT
-    end
-    if params.version == 1.0 and not headers["Connection"] then
-        headers["Connection"] = "Keep-Alive"
-    end
-    -- W3C trace context: what a tracing module put into this request goes on.
-    if not headers["traceparent"] and request_phases[get_phase()] then
-        headers["traceparent"] = ngx.var.http_traceparent
-    end
-    return headers
-end
-
-local function target_of(self, params)
-    local query = params.query or ""
-    if type(query) == "table" then
-        query = encode_args(query)
-    end
-    if query ~= "" and sub(query, 1, 1) ~= "?" then
-        query = "?" .. query
-    end
-    return (self.path_prefix or "") .. (params.path or "/") .. query
-end
-
-local function send_pieces(sock, next_piece)
-    while true do
-        local piece, err, partial = next_piece()
-        if piece == nil then
-            if err ~= nil then
-                return nil, err, partial
-            end
-            return true
-        end
-        local bytes
-        bytes, err = sock:send(piece)
-        if not bytes then
-            return nil, err
-        end
-    end
-end
-
-local function send_body(sock, body)
-    if type(body) == "function" then
-        return send_pieces(sock, body)
-    end
-    local bytes, err = sock:send(type(body) == "table" and body or tostring(body))
-    return bytes and true, err
-end
-
-local function expects_continue(headers)
-    local expect = message.joined(headers, "Expect")
-    return expect ~= nil and lower(tostring(expect)) == "100-continue"
-end
-
--- Sends a request, its body included unless it waits for leave. true; or nil, an error and what
--- the body's function gave with it. Leaves the complete fields in params.headers.
+-- true; or nil, an error and what the body's function gave with it.
 function _M.send_request(self, params)
-    local sock, body = self.sock, params.body
-    if not sock then
-        return nil, "not initialized"
-    end
-    local method = upper(params.method or "GET")
-    local headers, err = complete_headers(self, params, method)
-    if not headers then
-        return nil, err
-    end
-    params.headers = headers
-    local head
-    head, err = message.request_head(method, target_of(self, params), params.version or 1.1,
-                                     headers)
-    if not head then
-        return nil, err
-    end
-    if debugging then
-        log(DEBUG, "\n", head)
-    end
-
-    local exchange = self.exchange
-    exchange.owed = exchange.owed + 1
-    local ok, partial
-    if body == nil or expects_continue(headers) then
-        ok, err = sock:send(head)
-    elseif type(body) == "function" then
-        ok, err = sock:send(head)
-        if ok then
-            ok, err, partial = send_body(sock, body)
-        end
-    else
-        ok, err = sock:send({ head, type(body) == "table" and body or tostring(body) })
-    end
-    if not ok then
-        return nil, err, partial
-    end
-    return true
+    return request.send(self, params, _M._USER_AGENT)
 end
 
--- -- Responses
-
-local function has_body(method, status)
-    return method ~= "HEAD" and status >= 200 and status ~= 204 and status ~= 304
-           and not (method == "CONNECT" and status < 300)
-end
-
--- The final response's head. Interim responses are passed over; the first 100 lets a body that
--- waited go.
-local function receive_final_head(self, params)
-    local sock = self.sock
-    local read_line = lines.reader(sock)
-    local waiting = params.body ~= nil and expects_continue(params.headers)
-    for _ = 1, interim_responses_max do
-        local head, err, nothing = message.receive_head(read_line)
-        if not head then
-            return nil, err, nothing
-        end
-        local status = head.status
-        if status >= 200 or status == 101 then
-            if waiting then
-                -- The body was announced and never came: what follows could be taken for it.
-                self.keepalive = false
-            end
-            return head
-        end
-        if status == 100 and waiting then
-            waiting = false
-            local ok
-            ok, err = send_body(sock, params.body)
-            if not ok then
-                return nil, err
-            end
-        end
-    end
-    return nil, "too many interim responses"
-end
-
-local function merge_trailers(headers, trailers)
-    for name, value in pairs(trailers) do
-        if headers[name] == nil and not no_trailer[lower(name)] then
-            headers[name] = value
-        end
-    end
-end
-
--- read_body(limit?): the whole body; or nil, error and what had come. A body beyond `limit` bytes
--- is an error.
-local function read_body(res, limit)
-    local reader = res.body_reader
-    if not reader then
-        return nil, "no body to be read"
-    end
-    local pieces, count, bytes = {}, 0, 0
-    local wanted = limit and limited_chunk or nil
-    while true do
-        local piece, err, partial = reader(wanted)
-        if not piece then
-            if err then
-                pieces[count + 1] = partial
-                return nil, err, concat(pieces)
-            end
-            return concat(pieces)
-        end
-        count, bytes = count + 1, bytes + #piece
-        pieces[count] = piece
-        if limit and bytes > limit then
-            return nil, "response body too large", concat(pieces)
-        end
-    end
-end
-
--- Puts the trailer fields beneath the header fields; the body must have been read.
-local function read_trailers(res)
-    local trailers = res.trailers
-    if trailers then
-        merge_trailers(res.headers, trailers)
-    elseif not res.headers["Trailer"] then
-        return nil, "no trailers"
-    elseif trailers == nil then
-        return nil, "the body has not been read"
-    end
-end
-
--- Gives the response its body's reader, framed as RFC 9112, section 6.3 says. nil and an error
--- when it cannot be told where the body ends.
-local function attach_body(self, res, head)
-    local sock, headers, exchange = self.sock, head.headers, self.exchange
-    local function finish(trailers)
-        res.trailers = trailers or false
-        exchange.owed = exchange.owed - 1
-    end
-    if not res.has_body then
-        finish()
-        res.body_reader = bodies.none
-        return true
-    end
-    if head.version >= 1.1 and message.is_chunked(headers) then
-        if headers["Content-Length"] then
-            self.keepalive = false
-        end
-        res.body_reader = bodies.chunked(sock, nil, finish)
-        return true
-    end
-    local length, err = message.content_length(headers)
-    if err then
-        self.keepalive = false
-        return nil, err
-    end
-    if length then
-        res.body_reader = bodies.sized(sock, length, nil, finish)
-    else
-        self.keepalive = false
-        res.body_reader = bodies.until_close(sock)
-    end
-    return true
-end
-
--- The response to a request sent by send_request; or nil, an error and whether nothing had come.
-function _M.read_response(self, params)
-    local method = upper(params.method or "GET")
-    local head, err, nothing = receive_final_head(self, params)
-    if not head then
-        self.keepalive = false
-        return nil, err, nothing
-    end
-    if head.status == 101 or not message.keeps_alive(head.version, head.headers) then
-        self.keepalive = false
-    end
-    local res = {
-        status = head.status,
-        version = head.version,
-        reason = head.reason,
-        headers = head.headers,
-        has_body = has_body(method, head.status),
-        read_body = read_body,
-        read_trailers = read_trailers,
-    }
-    local ok
-    ok, err = attach_body(self, res, head)
-    if not ok then
-        return nil, err
-    end
-    return res
-end
+_M.read_response = response.read
 
 function _M.request(self, params)
-    params = copy(params)
     local ok, err, partial = self:send_request(params)
     if not ok then
         return nil, err, partial
@@ -486,29 +169,9 @@ function _M.request(self, params)
     return self:read_response(params)
 end
 
--- A response of a pipeline is read when one of its fields is asked for.
-local function lazy_response(client, params)
-    return setmetatable({ params = params, response_read = false }, {
-        __index = function(self, key)
-            if rawget(self, "response_read") == false then
-                self.response_read = true
-                local res, err = client:read_response(params)
-                if not res then
-                    log(ERR, err)
-                    return nil
-                end
-                -- The response itself answers from now on: its reader sets fields there.
-                setmetatable(self, { __index = res })
-                return res[key]
-            end
-        end,
-    })
-end
-
 function _M.request_pipeline(self, requests)
     local responses = {}
     for i, params in ipairs(requests) do
-        params = copy(params)
         if params.headers and params.headers["Expect"] == "100-continue" then
             return nil, "Cannot pipeline request specifying Expect: 100-continue"
         end
@@ -516,7 +179,7 @@ function _M.request_pipeline(self, requests)
         if not ok then
             return nil, err
         end
-        responses[i] = lazy_response(self, params)
+        responses[i] = response.lazy(self, { method = params.method })
     end
     return responses
 end
@@ -532,12 +195,11 @@ local function exchange_on_some_connection(self, params)
             return nil, err
         end
         local reused = self:get_reused_times()
-        local attempt = copy(params)
         local res, nothing
-        ok, err = self:send_request(attempt)
+        ok, err = self:send_request(params)
         nothing = not ok
         if ok then
-            res, err, nothing = self:read_response(attempt)
+            res, err, nothing = self:read_response(params)
         end
         if res then
             return res
@@ -600,7 +262,7 @@ function _M.request_uri(self, uri, params)
     return res, nil
 end
 
--- -- The client's own request, and what only remains for those who use it
+-- -- The client's own request
 
 -- A function that gives the body of the current request, or of what `sock` and `headers` are;
 -- nil without a body; nil and an error.
@@ -632,97 +294,6 @@ function _M.get_client_body_reader(_, chunk_size, sock, headers)
     return nil
 end
 
-function _M.ssl_handshake(self, ...)
-    log(DEBUG, "Use of deprecated function `ssl_handshake`")
-    local sock = self.sock
-    if not sock then
-        return nil, "not initialized"
-    end
-    self.ssl = true
-    return sock:sslhandshake(...)
-end
-
-function _M.connect_proxy(self, proxy_uri, scheme, host, port, authorization)
-    log(DEBUG, "Use of deprecated function `connect_proxy`")
-    local parts, err = self:parse_uri(proxy_uri, false)
-    if not parts then
-        return nil, err
-    end
-    if parts[1] ~= "http" then
-        return nil, "protocol " .. parts[1] .. " not supported for proxy connections"
-    end
-    local ok
-    ok, err = self:tcp_only_connect(parts[2], parts[3])
-    if not ok then
-        return nil, err
-    end
-    if scheme == "https" then
-        local destination = host .. ":" .. port
-        local res
-        res, err = self:request({
-            method = "CONNECT",
-            path = destination,
-            headers = { ["Host"] = destination, ["Proxy-Authorization"] = authorization },
-        })
-        if not res then
-            return nil, err
-        end
-        if res.status < 200 or res.status > 299 then
-            return nil, "failed to establish a tunnel through a proxy: " .. res.status
-        end
-    end
-    return ok, nil
-end
-
--- The current request, sent on.
-function _M.proxy_request(self, chunk_size)
-    log(DEBUG, "Use of deprecated function `proxy_request`")
-    local var = ngx.var
-    local headers = req.get_headers()
-    local body, err = self:get_client_body_reader(chunk_size)
-    if err then
-        return nil, err
-    end
-    if body and message.is_chunked(headers) then
-        body = bodies.framed(body)
-    end
-    return self:request({
-        method = req.get_method(),
-        path = gsub(var.uri, "%s", "%%20") .. var.is_args .. (var.query_string or ""),
-        body = body,
-        headers = headers,
-    })
-end
-
--- A response, as the answer to the current request.
-function _M.proxy_response(_, res, chunk_size)
-    log(DEBUG, "Use of deprecated function `proxy_response`")
-    if not res then
-        log(ERR, "no response provided")
-        return
-    end
-    ngx.status = res.status
-    for name, value in pairs(res.headers) do
-        if not hop_by_hop[lower(name)] then
-            ngx.header[name] = value
-        end
-    end
-    local reader = res.body_reader
-    while true do
-        local piece, err = reader(chunk_size)
-        if err then
-            log(ERR, err)
-        end
-        if not piece then
-            return
-        end
-        local ok
-        ok, err = ngx.print(piece)
-        if not ok then
-            log(ERR, err)
-            return
-        end
-    end
-end
+require("resty.http.legacy")(_M)
 
 return _M

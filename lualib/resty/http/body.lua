@@ -3,11 +3,11 @@
 -- at the end, or nil, an error and what had come of the piece. `finish`, if given, is called once
 -- when the last byte of the message has been read. resty.http is the caller.
 
-local lines = require "resty.http.lines"
 local message = require "resty.http.message"
 
 local format, match = string.format, string.match
 local tonumber = tonumber
+local receive_line = message.receive_line
 local log = ngx.log
 local ERR = ngx.ERR
 
@@ -95,7 +95,6 @@ end
 
 -- chunked(sock, default, finish): `finish` gets the trailer fields.
 function _M.chunked(sock, default, finish)
-    local read_line = lines.reader(sock)
     local left, begun, ended = 0, false, false
 
     local function fail(err, partial)
@@ -106,7 +105,7 @@ function _M.chunked(sock, default, finish)
     -- The next chunk's size; the line end of the one before comes first.
     local function next_chunk()
         if begun then
-            local line, err = read_line()
+            local line, err = receive_line(sock)
             if not line then
                 return nil, err
             end
@@ -115,7 +114,7 @@ function _M.chunked(sock, default, finish)
             end
         end
         begun = true
-        local line, err = read_line()
+        local line, err = receive_line(sock)
         if not line then
             return nil, err
         end
@@ -138,7 +137,7 @@ function _M.chunked(sock, default, finish)
             end
             if left == 0 then
                 local trailers
-                trailers, err = message.receive_headers(read_line)
+                trailers, err = message.receive_headers(sock)
                 if not trailers then
                     return fail(err)
                 end

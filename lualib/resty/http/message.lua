@@ -10,6 +10,7 @@ local pairs, ipairs = pairs, ipairs
 local tonumber, tostring = tonumber, tostring
 local type = type
 
+local line_bytes_max = 65536
 local head_bytes_max = 262144
 local text_bytes_shown = 256
 
@@ -20,13 +21,13 @@ local versions = {
 
 local _M = {}
 
-local function add_line(lines, at, name, value)
+-- One field line, or nil and an error.
+local function field_line(name, value)
     value = tostring(value)
     if find(value, "[\r\n%z]") then
         return nil, "invalid value of header " .. name
     end
-    lines[at] = name .. ": " .. value .. "\r\n"
-    return true
+    return name .. ": " .. value .. "\r\n"
 end
 
 -- The field lines of one header: a table holds a line for each value.
@@ -34,16 +35,16 @@ local function header_text(name, value)
     if name == "" or find(name, "[%c%s:]") then
         return nil, "invalid header name: " .. name
     end
-    local lines = {}
     if type(value) ~= "table" then
-        local ok, err = add_line(lines, 1, name, value)
-        return ok and lines[1], err
+        return field_line(name, value)
     end
+    local lines = {}
     for i, one in ipairs(value) do
-        local ok, err = add_line(lines, i, name, one)
-        if not ok then
+        local line, err = field_line(name, one)
+        if not line then
             return nil, err
         end
+        lines[i] = line
     end
     return concat(lines)
 end
@@ -62,7 +63,7 @@ function _M.request_head(method, target, version, headers)
     end
     local parts, count = { method, " ", target, ending }, 4
     for name, value in pairs(headers) do
-        local text, err = header_text(tostring(name), value)
+        local text, err = header_text(name, value)
         if not text then
             return nil, err
         end
@@ -126,12 +127,19 @@ local function fold(headers, name, line)
     end
 end
 
+-- The next line without its end; or nil and an error. An endless line must not fill the memory.
+local function receive_line(sock)
+    local line, err = sock:receive("*l", line_bytes_max)
+    return line, err
+end
+_M.receive_line = receive_line
+
 -- Field lines up to the empty line; or nil and an error. Lines that are no field are skipped.
-function _M.receive_headers(read_line)
+function _M.receive_headers(sock)
     local headers = http_headers.new()
     local total, last = 0, nil
     while true do
-        local line, err = read_line()
+        local line, err = receive_line(sock)
         if not line then
             return nil, err
         end
@@ -156,8 +164,8 @@ function _M.receive_headers(read_line)
 end
 
 -- {status, version, reason, headers}; or nil, error and whether nothing at all had come.
-function _M.receive_head(read_line)
-    local line, err = read_line()
+function _M.receive_head(sock)
+    local line, err = receive_line(sock)
     if not line then
         return nil, err, true
     end
@@ -166,7 +174,7 @@ function _M.receive_head(read_line)
         return nil, version
     end
     local headers
-    headers, err = _M.receive_headers(read_line)
+    headers, err = _M.receive_headers(sock)
     if not headers then
         return nil, err
     end

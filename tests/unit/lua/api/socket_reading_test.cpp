@@ -48,6 +48,19 @@ TEST(SocketReading, Line) {
     }
 }
 
+TEST(SocketReading, LineOfLimitedLength) {
+    for (size_t step : {1, 2, 100}) {
+        EXPECT_EQ(feed(Reading::line(3), "abc\ndef", step).given, "abc");
+        for (const char* text : {"abcd\ndef", "abcd"}) {
+            Outcome outcome = feed(Reading::line(3), text, step);
+            EXPECT_TRUE(outcome.done);
+            EXPECT_EQ(outcome.given, "");
+            EXPECT_EQ(outcome.left, text);
+        }
+        EXPECT_FALSE(feed(Reading::line(3), "abc", step).done);
+    }
+}
+
 TEST(SocketReading, ExactlyAndAny) {
     EXPECT_EQ(feed(Reading::exactly(4), "abcdef", 1).given, "abcd");
     EXPECT_EQ(feed(Reading::exactly(4), "abc", 1).given, "abc");
