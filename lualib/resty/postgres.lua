@@ -1,228 +1,35 @@
--- resty.postgres: a client for PostgreSQL on cosockets. Simple and extended queries, pipelines,
--- COPY, notifications, cancelling. Messages are the matter of postgres/wire.lua, values that of
--- postgres/types.lua, SCRAM that of postgres/scram.lua. The manual is postgres.md.
+-- resty.postgres: a client for PostgreSQL on cosockets: the connection object with its queries,
+-- pipelines and notifications. What is below it is in postgres/: login, session, results, copy; wire
+-- (messages) and types (values). The manual is postgres.md.
 
+local copy = require "resty.postgres.copy"
+local login = require "resty.postgres.login"
 local new_tab = require "table.new"
 local reader_of = require "resty.reader"
-local scram = require "resty.postgres.scram"
+local results = require "resty.postgres.results"
+local session = require "resty.postgres.session"
 local types = require "resty.postgres.types"
 local wire = require "resty.postgres.wire"
 
-local byte, sub = string.byte, string.sub
 local concat = table.concat
-local error, setmetatable, type = error, setmetatable, type
-local pcall, select, tonumber = pcall, select, tonumber
+local error, select, setmetatable, type, unpack = error, select, setmetatable, type, unpack
 local tcp = ngx.socket.tcp
+local ask, read_result = results.ask, results.read
 local message, receive = wire.message, wire.receive
+local failed, is_aside, lost = session.failed, session.is_aside, session.lost
+local take_notification = session.take_notification
 
 local _M = {
     _VERSION = "0.1", array = types.array, bytea = types.bytea, json = types.json,
     typed = types.typed, quote_literal = types.quote_literal,
     quote_identifier = types.quote_identifier,
+    copy_in = copy.copy_in, copy_out = copy.copy_out,
 }
 local mt = { __index = _M }
 
 local MESSAGE_BYTES_MAX = 64 * 1024 * 1024
-local NOTIFICATIONS_MAX = 10000
-local AUTH_ROUNDS_MAX = 8
-local CANCEL_KEYS_MAX = 10000
--- How much of COPY data goes out in one piece.
-local COPY_PIECE_MIN = 65536
-
--- Messages' kinds
-local AUTHENTICATION, BACKEND_KEY, COMMAND_COMPLETE, DATA_ROW = 82, 75, 67, 68
-local COPY_DATA, COPY_IN, COPY_OUT = 100, 71, 72
-local EMPTY_QUERY, FAILURE, NOTICE, NOTIFICATION = 73, 69, 78, 65
-local PARAMETER_STATUS, READY, ROW_DESCRIPTION = 83, 90, 84
-
--- Cancel keys of sessions that may be in a pool, by address and process number.
-local cancel_keys, cancel_keys_count = {}, 0
-
--- Messages --------------------------------------------------------------------------------------
-
--- The session is over, or can no longer be followed.
-local function lost(self, err)
-    self.sock:close()
-    self.state = nil
-    return nil, err
-end
-
-local function notified(self, buf, pos, last)
-    if last < pos + 4 then
-        return
-    end
-    local process = wire.number32(buf, pos)
-    local channel, after = wire.cstring(buf, pos + 4, last)
-    local payload = channel and wire.cstring(buf, after, last)
-    local queue = self._notifications
-    queue.last = queue.last + 1
-    queue[queue.last] = { channel = channel, payload = payload, pid = process }
-    if queue.last - queue.first >= NOTIFICATIONS_MAX then
-        queue[queue.first] = nil
-        queue.first = queue.first + 1
-        self.notifications_lost = self.notifications_lost + 1
-    end
-end
-
--- Whether the message is one of those that may come at any time; it has been dealt with then.
-local function is_aside(self, kind, buf, pos, last)
-    if kind == NOTIFICATION then
-        notified(self, buf, pos, last)
-    elseif kind == NOTICE then
-        if self.on_notice then
-            self.on_notice(wire.report(buf, pos, last))
-        end
-    elseif kind == PARAMETER_STATUS then
-        local name, after = wire.cstring(buf, pos, last)
-        if name then
-            self.parameters[name] = wire.cstring(buf, after, last)
-        end
-    else
-        return false
-    end
-    return true
-end
-
--- The next message that belongs to what was asked. Any failure ends the session.
-local function next_message(self)
-    while true do
-        local kind, buf, pos, last = receive(self._in, self._message_max)
-        if not kind then
-            return lost(self, buf)
-        end
-        if not is_aside(self, kind, buf, pos, last) then
-            return kind, buf, pos, last
-        end
-    end
-end
-
-local function send(self, data)
-    local bytes, err = self.sock:send(data)
-    if not bytes then
-        return lost(self, err)
-    end
-    return bytes
-end
-
-local function became_ready(self, buf, pos)
-    self.state = "ready"
-    self.transaction = sub(buf, pos, pos)
-end
-
--- The server's error: nil, its message, all its fields. After a fatal one nothing comes any more.
-local function failed(self, buf, pos, last)
-    local report = wire.report(buf, pos, last)
-    if report.severity == "FATAL" or report.severity == "PANIC" then
-        lost(self)
-    end
-    return nil, report.message, report
-end
-
--- Skips to the end of what was asked; the results of an error are passed through.
-local function until_ready(self, ...)
-    while self.state do
-        local kind, buf, pos = next_message(self)
-        if kind == READY then
-            became_ready(self, buf, pos)
-            break
-        elseif not kind then
-            return nil, buf
-        end
-    end
-    return ...
-end
-
--- Results ---------------------------------------------------------------------------------------
-
--- After one result: the session is ready, or another result begins with the message just seen.
-local function finish(self, result, info)
-    local kind, buf, pos = next_message(self)
-    if not kind then
-        return nil, buf
-    end
-    if kind == READY then
-        became_ready(self, buf, pos)
-        return result, nil, info
-    end
-    self._in.pos = pos - 5
-    return result, "again", info
-end
-
-local function completed(self, rows, described, buf, pos, last)
-    local tag = wire.cstring(buf, pos, last) or ""
-    local info = { command = tag:match("^%a[%a ]*%a") or tag,
-                   affected_rows = tonumber(tag:match("(%d+)$")), columns = described }
-    return finish(self, rows or { command = info.command, affected_rows = info.affected_rows },
-                  info)
-end
-
--- COPY by way of query(): it ends with an error, and the session stays usable.
-local function refuse_copy(self, kind)
-    if kind == COPY_IN then
-        local bytes, err = send(self, message("f", "use copy_in()\0"))
-        return bytes and true, err
-    end
-    self._refused = "use copy_out() for COPY ... TO STDOUT"
-    return true
-end
-
-local function read_result(self)
-    local rows, n, names, decode, described = nil, 0, nil, nil, nil
-    local compact = self.compact
-    while true do
-        local kind, buf, pos, last = next_message(self)
-        if not kind then
-            return nil, buf
-        elseif kind == DATA_ROW then
-            local row = names and wire.row(buf, pos, last, names, decode, compact)
-            if not row then
-                return lost(self, "malformed row")
-            end
-            n = n + 1
-            rows[n] = row
-        elseif kind == ROW_DESCRIPTION then
-            names, decode, described = wire.columns(buf, pos, last, self._decoders)
-            if not names then
-                return lost(self, "malformed row description")
-            end
-            rows = {}
-        elseif kind == COMMAND_COMPLETE then
-            if self._refused then
-                local err = self._refused
-                self._refused = false
-                return until_ready(self, nil, err)
-            end
-            return completed(self, rows, described, buf, pos, last)
-        elseif kind == EMPTY_QUERY then
-            return finish(self, {}, { command = "" })
-        elseif kind == FAILURE then
-            return until_ready(self, failed(self, buf, pos, last))
-        elseif kind == READY then
-            became_ready(self, buf, pos)
-            return {}, nil, { command = "" }
-        elseif kind == COPY_IN or kind == COPY_OUT then
-            local ok, err = refuse_copy(self, kind)
-            if not ok then
-                return nil, err
-            end
-        end
-    end
-end
 
 -- Queries ---------------------------------------------------------------------------------------
-
--- Sends what asks for a result, unless there is one to be read.
-local function ask(self, data)
-    if self.state ~= "ready" then
-        return nil, "cannot send query in the current state: " .. (self.state or "not connected")
-    end
-    local bytes, err = send(self, data)
-    if not bytes then
-        return nil, err
-    end
-    self.state = "busy"
-    return bytes
-end
 
 -- Asks, or adds to the pipeline and gives nothing.
 local function ask_and_read(self, data)
@@ -301,116 +108,7 @@ function _M.commit_pipeline(self)
     return results
 end
 
--- COPY ------------------------------------------------------------------------------------------
-
--- Asks for a COPY: true when the server goes along.
-local function begin_copy(self, sql, wanted)
-    local bytes, err = ask(self, message("Q", sql .. "\0"))
-    if not bytes then
-        return nil, err
-    end
-    local kind, buf, pos, last = next_message(self)
-    if kind == wanted then
-        return true
-    elseif not kind then
-        return nil, buf
-    elseif kind == FAILURE then
-        return until_ready(self, failed(self, buf, pos, last))
-    end
-    -- Some other statement: its result is not wanted.
-    if kind == COPY_IN then
-        refuse_copy(self, kind)
-    end
-    return until_ready(self, nil, "not a COPY in this direction")
-end
-
--- What gives the source's next piece: nil at its end.
-local function pieces_of(source)
-    if type(source) == "function" then
-        return source
-    end
-    local list, i = type(source) == "table" and source or { source }, 0
-    return function()
-        i = i + 1
-        return list[i]
-    end
-end
-
-local function send_copy(self, next_piece)
-    local pieces, n, size = {}, 0, 0
-    while true do
-        local ok, piece, err = pcall(next_piece)
-        if not ok or err then
-            return send(self, message("f", tostring(ok and err or piece) .. "\0"))
-        end
-        if piece then
-            n, size = n + 1, size + #piece
-            pieces[n] = message("d", piece)
-        end
-        if size >= COPY_PIECE_MIN or not piece then
-            local bytes, why = send(self, piece and pieces or concat(pieces) .. wire.COPY_DONE)
-            if not bytes then
-                return nil, why
-            end
-            if not piece then
-                return true
-            end
-            pieces, n, size = {}, 0, 0
-        end
-    end
-end
-
-function _M.copy_in(self, sql, source)
-    local ok, err, report = begin_copy(self, sql, COPY_IN)
-    if not ok then
-        return nil, err, report
-    end
-    ok, err = send_copy(self, pieces_of(source))
-    if not ok then
-        return nil, err
-    end
-    return read_result(self)
-end
-
-function _M.copy_out(self, sql, sink)
-    local ok, err, report = begin_copy(self, sql, COPY_OUT)
-    if not ok then
-        return nil, err, report
-    end
-    local list, n = {}, 0
-    while true do
-        local kind, buf, pos, last = next_message(self)
-        if not kind then
-            return nil, buf
-        elseif kind == COPY_DATA then
-            local piece = sub(buf, pos, last)
-            if sink then
-                sink(piece)
-            else
-                n = n + 1
-                list[n] = piece
-            end
-        elseif kind == COMMAND_COMPLETE then
-            return completed(self, not sink and list, nil, buf, pos, last)
-        elseif kind == FAILURE then
-            return until_ready(self, failed(self, buf, pos, last))
-        end
-    end
-end
-
 -- Notifications ---------------------------------------------------------------------------------
-
-local function take_notification(self)
-    local queue = self._notifications
-    local first = queue.first
-    if first > queue.last then
-        return nil
-    end
-    local notification = queue[first]
-    queue[first] = nil
-    queue.first = first + 1
-    return notification
-end
 
 function _M.wait_notification(self)
     local notification = take_notification(self)
@@ -433,7 +131,7 @@ function _M.wait_notification(self)
             end
             reader.pos = kept
             return nil, buf
-        elseif kind == FAILURE then
+        elseif kind == session.FAILURE then
             return failed(self, buf, pos, last)
         elseif not is_aside(self, kind, buf, pos, last) then
             return lost(self, "unexpected message")
@@ -441,167 +139,6 @@ function _M.wait_notification(self)
         notification = take_notification(self)
     end
     return notification
-end
-
--- Logging in ------------------------------------------------------------------------------------
-
-local function send_password(self, text)
-    return send(self, message("p", text .. "\0"))
-end
-
-local function md5_password(self, salt)
-    return "md5" .. ngx.md5(ngx.md5(self._password .. self._user) .. salt)
-end
-
-local function start_sasl(self, mechanisms)
-    if not mechanisms:find(scram.MECHANISM .. "\0", 1, true) then
-        return nil, "no SASL mechanism in common"
-    end
-    local state, first = scram.first()
-    if not state then
-        return nil, first
-    end
-    self._scram = state
-    return send(self, message("p", scram.MECHANISM .. "\0" .. wire.int32(#first) .. first))
-end
-
-local method_of = { [0] = "none", [3] = "password", [5] = "md5", [10] = "scram-sha-256" }
-
--- Answers one request for proof: true to go on, "done" when the server is content.
-local function prove(self, code, data)
-    local wanted = self._require_auth
-    local method = method_of[code]
-    if wanted and method and method ~= wanted and not (code == 0 and self._proved) then
-        return nil, "the server asks for authentication " .. method .. ", not " .. wanted
-    end
-    if code == 0 then
-        if self._scram and not self._scram.verified then
-            return nil, "the server did not prove that it knows the password"
-        end
-        return "done"
-    end
-    self._proved = true
-    if code == 3 then
-        return send_password(self, self._password)
-    elseif code == 5 then
-        return send_password(self, md5_password(self, sub(data, 1, 4)))
-    elseif code == 10 then
-        return start_sasl(self, data)
-    elseif code == 11 and self._scram then
-        local final, err = scram.final(self._scram, self._password, data)
-        if not final then
-            return nil, err
-        end
-        return send(self, message("p", final))
-    elseif code == 12 and self._scram then
-        if not scram.verify(self._scram, data) then
-            return nil, "the server did not prove that it knows the password"
-        end
-        self._scram.verified = true
-        return true
-    end
-    return nil, "unsupported authentication method: " .. code
-end
-
-local function authenticate(self)
-    for _ = 1, AUTH_ROUNDS_MAX do
-        local kind, buf, pos, last = next_message(self)
-        if not kind then
-            return nil, buf
-        elseif kind == FAILURE then
-            local _, err, report = failed(self, buf, pos, last)
-            lost(self)
-            return nil, err, report
-        elseif kind ~= AUTHENTICATION or last < pos + 3 then
-            return lost(self, "unexpected message during login")
-        end
-        local ok, err = prove(self, wire.number32(buf, pos), sub(buf, pos + 4, last))
-        if not ok then
-            return lost(self, err)
-        elseif ok == "done" then
-            return true
-        end
-    end
-    return lost(self, "too many messages during login")
-end
-
-local function keep_cancel_key(self)
-    if cancel_keys_count >= CANCEL_KEYS_MAX then
-        cancel_keys, cancel_keys_count = {}, 0
-    end
-    local name = self._address .. "/" .. wire.number32(self._cancel_key, 1)
-    if not cancel_keys[name] then
-        cancel_keys_count = cancel_keys_count + 1
-    end
-    cancel_keys[name] = self._cancel_key
-end
-
--- From the server's consent to its first "ready".
-local function read_session(self)
-    while true do
-        local kind, buf, pos, last = next_message(self)
-        if not kind then
-            return nil, buf
-        elseif kind == READY then
-            became_ready(self, buf, pos)
-            return true
-        elseif kind == BACKEND_KEY and last >= pos + 7 then
-            self._cancel_key = sub(buf, pos, last)
-            keep_cancel_key(self)
-        elseif kind == FAILURE then
-            return failed(self, buf, pos, last)
-        end
-    end
-end
-
-local function start_tls(self, sock, options)
-    local bytes, err = sock:send(wire.SSL_REQUEST)
-    if not bytes then
-        return nil, err
-    end
-    -- One byte and no more: what follows it is not for us to read before the handshake.
-    local answer
-    answer, err = sock:receive(1)
-    if not answer then
-        return nil, err
-    end
-    if answer ~= "S" then
-        return nil, "the server does not support SSL connections"
-    end
-    local ok
-    ok, err = sock:sslhandshake(false, options.server_name or options.host, options.ssl_verify)
-    if not ok then
-        return nil, "failed to do ssl handshake: " .. (err or "")
-    end
-    return true
-end
-
-local function log_in(self, options)
-    if self._tls then
-        local ok, err = start_tls(self, self.sock, options)
-        if not ok then
-            return lost(self, err)
-        end
-    end
-    local list = { "user", self._user, "database", options.database or self._user,
-                   "client_encoding", "UTF8" }
-    for name, value in pairs(options.parameters or {}) do
-        list[#list + 1] = name
-        list[#list + 1] = tostring(value)
-    end
-    if options.application_name then
-        list[#list + 1] = "application_name"
-        list[#list + 1] = options.application_name
-    end
-    local ok, err, report = send(self, wire.startup(list))
-    if ok then
-        ok, err, report = authenticate(self)
-    end
-    if ok then
-        ok, err, report = read_session(self)
-    end
-    self._scram = nil
-    return ok, err, report
 end
 
 -- Connecting ------------------------------------------------------------------------------------
@@ -644,7 +181,7 @@ local function resume_session(self, options)
         return nil, err, report
     end
     local row = rows[1]
-    self._cancel_key = cancel_keys[self._address .. "/" .. (row.pid or row[1])]
+    self._cancel_key = login.cancel_key_of(self, row.pid or row[1])
     return 1
 end
 
@@ -684,7 +221,7 @@ function _M.connect(self, options)
     if reused and reused > 0 then
         return resume_session(self, options)
     end
-    ok, err, report = log_in(self, options)
+    ok, err, report = login.log_in(self, options)
     if not ok then
         return nil, err, report
     end
@@ -706,7 +243,7 @@ function _M.cancel(self)
     local ok
     ok, err = dial(self, sock, { pool = "postgres cancel" })
     if ok and self._tls then
-        ok, err = start_tls(self, sock, self._options)
+        ok, err = login.start_tls(self, sock, self._options)
     end
     if ok then
         ok, err = sock:send(wire.cancel_request(self._cancel_key))
