@@ -1,6 +1,6 @@
 -- resty.postgres: a client for PostgreSQL on cosockets: the connection object with its queries,
--- pipelines and notifications. What is below it is in postgres/: login, session, results, copy; wire
--- (messages) and types (values). The manual is postgres.md.
+-- pipelines and notifications. What is below it is in postgres/: login, session, results, copy,
+-- wire (messages) and types (values). The manual is postgres.md.
 
 local copy = require "resty.postgres.copy"
 local login = require "resty.postgres.login"

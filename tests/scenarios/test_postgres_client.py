@@ -237,7 +237,8 @@ def test_logins(lua, backend):
 def test_rows_of_all_sizes(lua, opened):
     assert lua.run(opened + """
         for _, size in ipairs{ 0, 1, 4000, 8191, 8192, 65536, 3000000 } do
-            local rows = db:query("select repeat('x', $1) as v, g from generate_series(1, 3) g", size)
+            local rows = db:query("select repeat('x', $1) as v, g from generate_series(1, 3) g",
+                                  size)
             assert(#rows == 3 and #rows[3].v == size and rows[3].g == 3, size)
         end
         local thousand = db:query("select g, 'value ' || g as v from generate_series(1, 20000) g")
