@@ -207,8 +207,8 @@ def test_transactions_do_not_go_to_the_pool(lua, backend):
         local closed, why = db:query("select 1")
         assert(open{ pool = "transactions" })
         return kept, err, after, closed, why, db:get_reused_times()
-        """) == [None, "cannot be reused in the current connection state: in a transaction", 1, None,
-                 "cannot send query in the current state: not connected", 1]
+        """) == [None, "cannot be reused in the current connection state: in a transaction", 1,
+                 None, "cannot send query in the current state: not connected", 1]
 
 
 def test_logins(lua, backend):
