@@ -217,6 +217,15 @@ void ignore_write_signals() {
     std::signal(SIGXFSZ, SIG_IGN);
 }
 
+void let_signals_interrupt() {
+    for (int number = 1; number < NSIG; ++number) {
+        struct sigaction action;
+        if (::sigaction(number, nullptr, &action) != 0 || !(action.sa_flags & SA_RESTART)) continue;
+        action.sa_flags &= ~SA_RESTART;
+        ::sigaction(number, &action, nullptr);
+    }
+}
+
 bool signal_on_parent_death(int signal, pid_t parent) {
 #ifdef __linux__
     ::prctl(PR_SET_PDEATHSIG, signal, 0, 0, 0);

@@ -57,6 +57,9 @@ int processors_online();
 // SIGPIPE and SIGXFSZ become error codes of the calls that meet them.
 void ignore_write_signals();
 
+// From now on a signal that is handled interrupts a blocking system call (EINTR).
+void let_signals_interrupt();
+
 // Asks for `signal` when `parent`, the process that forked this one, dies; after become(), which
 // undoes it. True: it is gone already.
 bool signal_on_parent_death(int signal, pid_t parent);

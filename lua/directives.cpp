@@ -2,6 +2,7 @@
 // init_by_lua in the master, init_worker_by_lua and exit_worker_by_lua in the workers.
 #include <malloc.h>
 
+#include "core/process.h"
 #include "core/text.h"
 #include "lua/api.h"
 #include "lua/balancer_by_lua.h"

@@ -15,7 +15,9 @@ namespace server {
 
 namespace {
 
-constexpr int handled[] = {SIGHUP, SIGUSR1, SIGUSR2, SIGWINCH, SIGQUIT, SIGTERM, SIGINT, SIGCHLD};
+// ALRM and IO mean nothing here, but would end the process.
+constexpr int handled[] = {SIGHUP,  SIGUSR1, SIGUSR2, SIGWINCH, SIGQUIT,
+                           SIGTERM, SIGINT,  SIGCHLD, SIGALRM,  SIGIO};
 
 int pipe_ends[2] = {-1, -1};
 volatile sig_atomic_t came[NSIG];

@@ -178,6 +178,10 @@ bool set_child_variables(Request& child, const Query& query) {
         const char* why = nullptr;
         std::string lower = core::to_lower(name);
         if (server::set_variable_by_name(child, lower, value, why)) continue;
+        if (core::Slice(why).ends_with("\" not changeable")) {
+            LOG(child.log, error, 0, "%s", why);
+            return false;
+        }
         LOG(child.log, error, 0,
             "variable \"%s\" cannot be assigned a value (maybe you forgot to define it first?) ",
             lower.c_str());
