@@ -12,7 +12,6 @@ local ffi_string = ffi.string
 local band, bor, bxor = bit.band, bit.bor, bit.bxor
 local lshift, rshift = bit.lshift, bit.rshift
 local byte, char, sub = string.byte, string.char, string.sub
-local concat = table.concat
 local floor = math.floor
 local tostring = tostring
 local type = type
@@ -150,10 +149,13 @@ local function receive_head(sock, length_max, must_mask, state)
     if debugging then
         log(DEBUG, "recv_frame: mask bit: ", has_mask and 1 or 0)
     end
-    local err = check_head(band(first, 0x0f), band(first, 0x80) ~= 0, band(first, 0x70), has_mask,
-                           length, must_mask)
-    if err then
-        return nil, err
+    local opcode, rsv = band(first, 0x0f), band(first, 0x70)
+    local err
+    if opcode > 0x2 or rsv ~= 0 or (must_mask and not has_mask) then
+        err = check_head(opcode, band(first, 0x80) ~= 0, rsv, has_mask, length, must_mask)
+        if err then
+            return nil, err
+        end
     end
 
     if length == 126 then
@@ -244,7 +246,7 @@ function _M.build_frame(fin, opcode, payload_len, payload, masking)
     local first = fin and bor(0x80, opcode) or opcode
     local second, extended = length_bytes(payload_len)
     if not masking then
-        return concat({ char(first, second), extended, payload })
+        return char(first, second) .. extended .. payload
     end
 
     local key = mask_key()
@@ -254,7 +256,7 @@ function _M.build_frame(fin, opcode, payload_len, payload, masking)
     if payload_len > 0 then
         payload = masked(payload, 0, payload_len, key)
     end
-    return concat({ char(first, bor(second, 0x80)), extended, key, payload })
+    return char(first, bor(second, 0x80)) .. extended .. key .. payload
 end
 
 -- Sends one frame: the number of bytes sent, or nil and an error.
