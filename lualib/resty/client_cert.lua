@@ -8,13 +8,15 @@ local format = string.format
 local concat = table.concat
 local type = type
 
+-- The names are our own: another library may have declared the same functions in its own way.
 ffi.cdef[[
-int OPENSSL_sk_num(const void *stack);
-void *OPENSSL_sk_value(const void *stack, int index);
-const void *EVP_sha256(void);
-int X509_digest(const void *cert, const void *type, unsigned char *to, unsigned int *bytes);
-int X509_check_private_key(const void *cert, const void *key);
-void ERR_clear_error(void);
+int resty_chain_length(const void *chain) __asm__("OPENSSL_sk_num");
+void *resty_chain_item(const void *chain, int index) __asm__("OPENSSL_sk_value");
+const void *resty_sha256_type(void) __asm__("EVP_sha256");
+int resty_cert_digest(const void *cert, const void *type, unsigned char *to, unsigned int *bytes)
+                      __asm__("X509_digest");
+int resty_cert_matches(const void *cert, const void *key) __asm__("X509_check_private_key");
+void resty_forget_cert_errors(void) __asm__("ERR_clear_error");
 ]]
 
 local digest = ffi.new("unsigned char[64]")
@@ -31,16 +33,16 @@ function _M.identity(chain, key, prefix)
     if type(key) ~= "cdata" then
         return nil, "bad " .. prefix .. "priv_key: cdata expected, got " .. type(key)
     end
-    if C.OPENSSL_sk_num(chain) < 1 then
+    if C.resty_chain_length(chain) < 1 then
         return nil, "no cert in " .. prefix .. "cert"
     end
-    local cert = C.OPENSSL_sk_value(chain, 0)
-    if C.X509_check_private_key(cert, key) ~= 1 then
-        C.ERR_clear_error()
+    local cert = C.resty_chain_item(chain, 0)
+    if C.resty_cert_matches(cert, key) ~= 1 then
+        C.resty_forget_cert_errors()
         return nil, "the private key doesn't match the cert: key values mismatch"
     end
-    if C.X509_digest(cert, C.EVP_sha256(), digest, digest_bytes) ~= 1 then
-        C.ERR_clear_error()
+    if C.resty_cert_digest(cert, C.resty_sha256_type(), digest, digest_bytes) ~= 1 then
+        C.resty_forget_cert_errors()
         return nil, "failed to calculate the digest of the cert"
     end
     local hex = {}

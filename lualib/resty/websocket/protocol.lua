@@ -25,7 +25,7 @@ if not ok then
 end
 
 ffi.cdef[[
-int RAND_bytes(unsigned char *to, int bytes);
+int resty_mask_bytes(unsigned char *to, int bytes) __asm__("RAND_bytes");
 ]]
 
 local _M = { _VERSION = "0.13", new_tab = new_tab }
@@ -221,7 +221,7 @@ end
 
 -- A new masking key. It must be unpredictable for whoever chose the payload (RFC 6455, 10.3).
 local function mask_key()
-    if C.RAND_bytes(key_buffer, 4) ~= 1 then
+    if C.resty_mask_bytes(key_buffer, 4) ~= 1 then
         return nil
     end
     return (ffi_string(key_buffer, 4))
