@@ -279,6 +279,30 @@ TEST_F(ResolverTest, TtlAndOverride) {
     EXPECT_EQ(dns->questions.size(), before + 2);
 }
 
+TEST_F(ResolverTest, NotFoundIsBelievedShortlyWhateverTheOverride) {
+    options.valid_ms = 3600000;
+    make();
+    dns->codes["x.test"] = 3;
+    Resolution found = ask("x.test");
+    EXPECT_EQ(found.status, ResolveStatus::host_not_found);
+    EXPECT_LE(found.expires_ms, Clock::monotonic_ms() + Resolver::negative_ms);
+    options.valid_ms = 0;
+    make();
+    ask("x.test");
+    EXPECT_FALSE(resolver->find("x.test"));
+}
+
+TEST_F(ResolverTest, ARefusingServerIsLeftAtOnceByAllItsQueries) {
+    options.servers = {"127.0.0.1:1", dns->address()};   // nobody listens on port 1
+    options.try_timeout_ms = 2000;
+    make();
+    dns->records[{"x.test", dns_type_a}] = {a("10.0.0.1")};
+    dns->records[{"x.test", dns_type_aaaa}] = {aaaa("::5")};
+    int64_t started_ms = Clock::monotonic_ms();
+    EXPECT_EQ(addresses(ask("x.test")), "10.0.0.1 ::5 ");
+    EXPECT_LT(Clock::monotonic_ms(), started_ms + 1000);
+}
+
 TEST_F(ResolverTest, StaleWhileTheServersAreDown) {
     options.valid_ms = 30;
     make();
@@ -491,6 +515,12 @@ TEST_F(ResolverTest, ServerNames) {
     ASSERT_TRUE(good);
     EXPECT_EQ((*good)->options().servers[0], "127.0.0.1:53");
     EXPECT_EQ((*good)->options().servers[1], "[::1]:5353");
+    bad.servers = {"localhost:5353"};
+    auto named = Resolver::create(bad);
+    ASSERT_TRUE(named);
+    for (const std::string& server : (*named)->options().servers) {
+        EXPECT_TRUE(server == "127.0.0.1:5353" || server == "[::1]:5353") << server;
+    }
 }
 
 }  // namespace
