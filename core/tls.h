@@ -34,8 +34,10 @@ class TlsContext {
     TlsContext& operator=(const TlsContext&) = delete;
 
     // PEM. Errors carry OpenSSL's reasons, in nginx's form: `SSL_CTX_use_certificate(…) failed
-    // (SSL: error:…)`. May be called once per key type.
-    Result<void> use_certificate_files(const std::string& chain, const std::string& key);
+    // (SSL: error:…)`. May be called once per key type. An encrypted key is tried with each of the
+    // passwords; without any it is an error.
+    Result<void> use_certificate_files(const std::string& chain, const std::string& key,
+                                       const std::vector<std::string>& passwords = {});
     Result<void> use_certificate_pem(Slice chain, Slice key);
     Result<void> trust_file(const std::string& path);
     Result<void> trust_system();

@@ -5,6 +5,7 @@
 #include <openssl/ssl.h>
 #include <openssl/x509.h>
 
+#include <algorithm>
 #include <atomic>
 #include <cstring>
 
@@ -44,8 +45,24 @@ const char* load_chain(SSL_CTX* context, BIO* from) {
     return nullptr;
 }
 
-const char* load_key(SSL_CTX* context, BIO* from) {
-    EVP_PKEY* key = PEM_read_bio_PrivateKey(from, nullptr, nullptr, nullptr);
+// OpenSSL asks for the key's password; never at a terminal.
+int give_password(char* to, int room, int, void* argument) {
+    auto* password = static_cast<const std::string*>(argument);
+    if (!password || int(password->size()) > room) return -1;
+    std::memcpy(to, password->data(), password->size());
+    return int(password->size());
+}
+
+const char* load_key(SSL_CTX* context, BIO* from, const std::vector<std::string>& passwords) {
+    EVP_PKEY* key = nullptr;
+    size_t tries = std::max<size_t>(passwords.size(), 1);
+    for (size_t i = 0; i < tries && !key; ++i) {
+        ERR_clear_error();
+        static_cast<void>(BIO_reset(from));
+        const std::string* password = i < passwords.size() ? &passwords[i] : nullptr;
+        key = PEM_read_bio_PrivateKey(from, nullptr, give_password,
+                                      const_cast<std::string*>(password));
+    }
     if (!key) return "PEM_read_bio_PrivateKey()";
     int used = SSL_CTX_use_PrivateKey(context, key);
     EVP_PKEY_free(key);
@@ -146,7 +163,8 @@ TlsContext::~TlsContext() {
     SSL_CTX_free(context_);
 }
 
-Result<void> TlsContext::use_certificate_files(const std::string& chain, const std::string& key) {
+Result<void> TlsContext::use_certificate_files(const std::string& chain, const std::string& key,
+                                               const std::vector<std::string>& passwords) {
     auto bad = [](const char* what, const std::string& path, const char* call) {
         return Error{format("cannot load %s \"%s\": %s failed", what, path.c_str(), call) +
                      take_tls_errors()};
@@ -157,7 +175,7 @@ Result<void> TlsContext::use_certificate_files(const std::string& chain, const s
     if (const char* call = load_chain(context_, from.get())) return bad("certificate", chain, call);
     from = open_file(key);
     if (!from) return bad("certificate key", key, "BIO_new_file()");
-    if (const char* call = load_key(context_, from.get())) {
+    if (const char* call = load_key(context_, from.get(), passwords)) {
         return bad("certificate key", key, call);
     }
     return {};
@@ -170,7 +188,7 @@ Result<void> TlsContext::use_certificate_pem(Slice chain, Slice key) {
     if (const char* call = load_chain(context_, from.get())) return failed(call);
     from = open_text(key);
     if (!from) return failed("BIO_new_mem_buf()");
-    if (const char* call = load_key(context_, from.get())) return failed(call);
+    if (const char* call = load_key(context_, from.get(), {})) return failed(call);
     return {};
 }
 

@@ -20,6 +20,7 @@ struct MainConf;         // server/main_conf.h
 class VariableTable;     // server/http/variables.h
 class NameTable;         // server/http/router.h
 class LocationTree;      // server/http/router.h
+struct ServerTls;        // server/http/server_tls.h
 struct VirtualServer;
 
 // One handler call of a request's way through the phases. A location's steps stand in one array,
@@ -80,6 +81,7 @@ struct VirtualServer {
     Location root;                           // confs of the server level; steps of server_rewrite
     std::vector<Step> entry_steps;           // post_read, server_rewrite, find_config
     std::vector<std::unique_ptr<Location>> named;
+    std::shared_ptr<const ServerTls> tls;    // null without certificates
     conf::Place place;
 
     // The first name, without the dot of ".example.com".

@@ -160,6 +160,12 @@ void Worker::connection_began(Connection& connection) {
     bump(counters.active);
 }
 
+void Worker::connection_taken_over(Connection& connection) {
+    connections.push_back(connection);
+    ++connection_count;
+    bump(counters.active);
+}
+
 void Worker::connection_ended(Connection& connection) {
     connection.unlink();
     --connection_count;

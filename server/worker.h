@@ -86,6 +86,8 @@ class Worker {
 
     // Called by a connection as it begins, and as it ends (frees a place; wakes paused listeners).
     void connection_began(Connection& connection);
+    // One that goes on with another's socket: not a new one.
+    void connection_taken_over(Connection& connection);
     void connection_ended(Connection& connection);
     // Something besides connections that a graceful exit waits for (a running timer).
     void hold() { ++holds_; }

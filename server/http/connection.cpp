@@ -8,6 +8,7 @@
 #include "server/http/core_conf.h"
 #include "server/http/h1.h"
 #include "server/http/proxy_header.h"
+#include "server/http/tls_accept.h"
 #include "server/worker.h"
 
 namespace server {
@@ -42,6 +43,23 @@ Connection::Connection(Worker& by, ListenAddress& on, core::Fd fd, const core::A
     worker.connection_began(*this);
 }
 
+Connection::Connection(Connection& from)
+    : stream(std::move(from.stream)),
+      worker(from.worker),
+      listen(from.listen),
+      peer(from.peer),
+      log(from.log),
+      serial(from.serial),
+      opened_ms(from.opened_ms),
+      tls(from.tls),
+      proxy(std::move(from.proxy)),
+      local_(std::move(from.local_)),
+      destruction_([](void* it) { delete static_cast<Connection*>(it); }, this) {
+    log.action = nullptr;
+    log.subject = this;
+    worker.connection_taken_over(*this);
+}
+
 Connection::~Connection() { worker.connection_ended(*this); }
 
 const core::Address& Connection::local() {
@@ -51,6 +69,11 @@ const core::Address& Connection::local() {
 
 void Connection::accept(Worker& worker, ListenAddress& listen, core::Fd fd,
                         const core::Address& peer) {
+    if (listen.ssl) {
+        auto* connection = new TlsAccept(worker, listen, std::move(fd), peer);
+        if (!connection->begin()) connection->close();
+        return;
+    }
     auto* connection = new H1(worker, listen, std::move(fd), peer);
     if (!connection->begin()) connection->close();
 }

@@ -49,6 +49,8 @@ class Connection : public core::ListNode, public core::IoHandler {
 
   protected:
     Connection(Worker& worker, ListenAddress& listen, core::Fd fd, const core::Address& peer);
+    // Goes on with another's socket, under its number; `from` is left without one.
+    explicit Connection(Connection& from);
     virtual ~Connection();
 
     std::unique_ptr<core::Address> local_;

@@ -93,6 +93,13 @@ H1::H1(Worker& by, ListenAddress& on, core::Fd fd, const core::Address& from)
       flush_([](void* it) { static_cast<H1*>(it)->flush_output(); }, this),
       go_on_([](void* it) { static_cast<H1*>(it)->go_on(); }, this) {}
 
+H1::H1(Connection& accepted)
+    : Connection(accepted),
+      read_timer_(on_read_timeout, this),
+      write_timer_(on_write_timeout, this),
+      flush_([](void* it) { static_cast<H1*>(it)->flush_output(); }, this),
+      go_on_([](void* it) { static_cast<H1*>(it)->go_on(); }, this) {}
+
 H1::~H1() {
     count_reading(false);
     if (!request_) return;
@@ -127,6 +134,8 @@ HeadLimits H1::limits() const {
 }
 
 void H1::on_io(uint8_t ready) {
+    // TLS may have to read in order to write, and the other way round.
+    if (stream.tls()) [[unlikely]] ready |= core::ready_read | core::ready_write;
     if (ready & core::ready_write && write_blocked_) {
         write_blocked_ = false;
         flush_output();
@@ -290,7 +299,15 @@ void H1::start_request(core::Slice bytes) {
     body_left_ = parser_ ? 0 : std::max<int64_t>(0, request->body.content_length);
     find_server(*request);
     request->keep_alive = decide_keep_alive(*request);
+    if (listen.ssl && !tls) [[unlikely]] return refuse_clear_text(*request);
     request->start();
+}
+
+// HTTP in the clear where TLS is spoken.
+void H1::refuse_clear_text(Request& request) {
+    LOG(request.log, info, 0, "client sent plain HTTP request to HTTPS port");
+    request.keep_alive = false;
+    request.resume(Verdict::reject(497));
 }
 
 void H1::refuse_head(core::Slice bytes, int status, const char* why) {

@@ -31,6 +31,7 @@ class InputBuffer {
 class H1 final : public Connection, public Exchange {
   public:
     H1(Worker& worker, ListenAddress& listen, core::Fd fd, const core::Address& peer);
+    explicit H1(Connection& accepted);     // whose handshake is over
     ~H1();
 
     // Connection
@@ -74,6 +75,7 @@ class H1 final : public Connection, public Exchange {
     size_t feed_body(core::Slice bytes);
     void start_request(core::Slice bytes);
     void refuse_head(core::Slice bytes, int status, const char* why);
+    void refuse_clear_text(Request&);
     Request* new_request(core::Slice bytes);
     void count_reading(bool on);
     void body_failed(int status);

@@ -9,6 +9,7 @@
 #include "server/http/core_conf.h"
 #include "server/http/escape.h"
 #include "server/http/request.h"
+#include "server/http/server_tls.h"
 
 namespace server {
 
@@ -61,13 +62,23 @@ const ListenAddress& receiving_address(Connection& connection) {
     return listen;
 }
 
+// Who speaks TLS has named its server in the handshake already.
+VirtualServer* default_server(Connection& connection, const ListenAddress& listen) {
+    if (const core::TlsSession* session = connection.stream.tls()) [[unlikely]] {
+        if (const VirtualServer* named = negotiated_server(*session)) {
+            return const_cast<VirtualServer*>(named);
+        }
+    }
+    return listen.default_server;
+}
+
 }  // namespace
 
 void find_server(Request& request) {
     const ListenAddress& listen = receiving_address(request.connection);
     VirtualServer* server = listen.names ? listen.names->find(request.head.host, &request)
                                          : nullptr;
-    if (!server) server = listen.default_server;
+    if (!server) server = default_server(request.connection, listen);
     if (server == request.server && request.location == &server->root) return;
     request.server = server;
     request.location = &server->root;

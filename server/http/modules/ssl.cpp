@@ -1,0 +1,591 @@
+// TLS of the server's side: the ssl_* directives, the contexts made of them, and what requests over
+// TLS are asked for (client certificates). Handshakes are http/tls_accept's; the variables are in
+// ssl_variables.cpp.
+#include <openssl/err.h>
+#include <openssl/evp.h>
+#include <openssl/pem.h>
+#include <openssl/ssl.h>
+
+#include <algorithm>
+#include <cstring>
+#include <fstream>
+
+#include "conf/binder.h"
+#include "conf/values.h"
+#include "core/text.h"
+#include "core/tls.h"
+#include "server/config.h"
+#include "server/http/connection.h"
+#include "server/http/request.h"
+#include "server/http/router.h"
+#include "server/http/server_tls.h"
+#include "server/http/tls_sessions.h"
+
+namespace server {
+
+namespace {
+
+using conf::Line;
+using conf::Result;
+using core::Error;
+using core::Slice;
+
+enum class Verify : uint8_t { off, on, optional, optional_no_ca };
+constexpr auto choices(Verify) {
+    return std::to_array<conf::Choice<Verify>>({{"off", Verify::off},
+                                                {"on", Verify::on},
+                                                {"optional", Verify::optional},
+                                                {"optional_no_ca", Verify::optional_no_ca}});
+}
+
+enum class Protocol : uint8_t { ssl2 = 1, ssl3 = 2, tls1 = 4, tls1_1 = 8, tls1_2 = 16, tls1_3 = 32 };
+constexpr auto choices(Protocol) {
+    return std::to_array<conf::Choice<Protocol>>({{"SSLv2", Protocol::ssl2},
+                                                  {"SSLv3", Protocol::ssl3},
+                                                  {"TLSv1", Protocol::tls1},
+                                                  {"TLSv1.1", Protocol::tls1_1},
+                                                  {"TLSv1.2", Protocol::tls1_2},
+                                                  {"TLSv1.3", Protocol::tls1_3}});
+}
+
+// "ssl_session_cache builtin:1000 shared:SSL:10m"
+struct SessionCache {
+    enum Kind : uint8_t { none, off, kept } kind = none;
+    int64_t builtin = -1;              // sessions a worker; negative: none
+    std::shared_ptr<TlsSessionCache> shared;
+};
+
+struct Conf {
+    std::vector<std::string> certificates, keys;
+    bool certificates_given = false, keys_given = false;
+    std::vector<std::pair<std::string, std::string>> commands;   // ssl_conf_command
+    conf::Setting<conf::Choices<Protocol>> protocols;
+    // Forward secret and authenticated suites only: what the rest is good for is being attacked.
+    conf::Setting<std::string> ciphers{"ECDHE+AESGCM:ECDHE+CHACHA20:DHE+AESGCM:DHE+CHACHA20"};
+    conf::Setting<std::string> curves{"auto"};
+    conf::Setting<std::string> dhparam, password_file, client_certificate, trusted_certificate, crl;
+    conf::Setting<std::string> stapling_file, stapling_responder;
+    std::vector<std::string> ticket_keys;
+    bool ticket_keys_given = false;
+    conf::Setting<Verify> verify{Verify::off};
+    conf::Setting<int> verify_depth{1};
+    conf::Setting<bool> prefer_server_ciphers{false}, session_tickets{true}, reject{false};
+    conf::Setting<bool> stapling{false}, stapling_verify{false}, compression{false};
+    conf::Setting<conf::Bytes> buffer_size{conf::Bytes{16384}};
+    conf::Setting<conf::Seconds> session_timeout{conf::Seconds{300}};
+    conf::Setting<SessionCache> cache;
+};
+
+// The caches of the configuration being loaded, by name.
+std::vector<std::shared_ptr<TlsSessionCache>> caches;
+
+std::shared_ptr<TlsSessionCache> cache_named(Slice name, size_t bytes) {
+    for (auto& cache : caches) {
+        if (cache->name() == name) return cache->bytes() == bytes ? cache : nullptr;
+    }
+    return caches.emplace_back(std::make_shared<TlsSessionCache>(name, bytes));
+}
+
+extern const Module module_ssl;
+
+// ---- directives ----
+
+Result<void> add_certificate(Conf& conf, const Line& line) {
+    conf.certificates_given = true;
+    conf.certificates.emplace_back(line.arg(0));
+    return {};
+}
+
+Result<void> add_key(Conf& conf, const Line& line) {
+    conf.keys_given = true;
+    conf.keys.emplace_back(line.arg(0));
+    return {};
+}
+
+Result<void> add_command(Conf& conf, const Line& line) {
+    conf.commands.emplace_back(line.arg(0), line.arg(1));
+    return {};
+}
+
+Result<void> add_ticket_key(Conf& conf, const Line& line) {
+    conf.ticket_keys_given = true;
+    conf.ticket_keys.push_back(line.binder.full_path(line.arg(0), true));
+    return {};
+}
+
+// What is asked for later than the others: named, so that nobody believes it is at work.
+Result<void> not_yet(Conf&, const Line& line) {
+    if (line.count() == 1 && line.arg(0) == "off") return {};
+    return conf::directive_error(line, "is not available in this version");
+}
+
+Result<void> parse_shared(SessionCache& cache, Slice text, const Line& line) {
+    Slice rest = text.substr(7);
+    size_t colon = rest.find(':');
+    if (colon == Slice::npos || colon == 0) return conf::invalid_value(line, text);
+    auto bytes = conf::parse_size(rest.substr(colon + 1));
+    if (!bytes) return conf::invalid_value(line, text);
+    constexpr int64_t bytes_least = 8 * 4096;
+    if (*bytes < bytes_least) {
+        return Error{"session cache \"" + std::string(text) + "\" is too small"};
+    }
+    cache.shared = cache_named(rest.substr(0, colon), size_t(*bytes));
+    if (cache.shared) return {};
+    return Error{"the size of session cache \"" + std::string(text) + "\" differs from before"};
+}
+
+Result<void> parse_setting(SessionCache& to, const Line& line) {
+    for (size_t i = 0; i < line.count(); ++i) {
+        Slice text = line.arg(i);
+        if (text == "off" || text == "none") {
+            to.kind = text == "off" ? SessionCache::off : SessionCache::none;
+            continue;
+        }
+        to.kind = SessionCache::kept;
+        if (text == "builtin") {
+            to.builtin = 20480;
+        } else if (text.starts_with("builtin:")) {
+            auto count = core::parse_number(text.substr(8), INT32_MAX);
+            if (!count) return conf::invalid_value(line, text);
+            to.builtin = int64_t(*count);
+        } else if (text.starts_with("shared:")) {
+            if (auto parsed = parse_shared(to, text, line); !parsed) return parsed;
+        } else {
+            return conf::invalid_value(line, text);
+        }
+    }
+    return {};
+}
+
+constexpr uint32_t where = conf::in_http | conf::in_server;
+constexpr conf::Directive directives[] = {
+    {"ssl_certificate", where, conf::takes(1), conf::call<add_certificate>},
+    {"ssl_certificate_key", where, conf::takes(1), conf::call<add_key>},
+    {"ssl_certificate_cache", where, conf::takes(1, 3), conf::call<not_yet>},
+    {"ssl_ech_file", where, conf::takes(1), conf::call<not_yet>},
+    {"ssl_password_file", where, conf::takes(1), conf::field<&Conf::password_file>},
+    {"ssl_certificate_compression", where, conf::takes_flag(), conf::field<&Conf::compression>},
+    {"ssl_dhparam", where, conf::takes(1), conf::field<&Conf::dhparam>},
+    {"ssl_ecdh_curve", where, conf::takes(1), conf::field<&Conf::curves>},
+    {"ssl_protocols", where, conf::takes_at_least(1), conf::field<&Conf::protocols>},
+    {"ssl_ciphers", where, conf::takes(1), conf::field<&Conf::ciphers>},
+    {"ssl_buffer_size", where, conf::takes(1), conf::field<&Conf::buffer_size>},
+    {"ssl_verify_client", where, conf::takes(1), conf::field<&Conf::verify>},
+    {"ssl_verify_depth", where, conf::takes(1), conf::field<&Conf::verify_depth>},
+    {"ssl_client_certificate", where, conf::takes(1), conf::field<&Conf::client_certificate>},
+    {"ssl_trusted_certificate", where, conf::takes(1), conf::field<&Conf::trusted_certificate>},
+    {"ssl_prefer_server_ciphers", where, conf::takes_flag(),
+     conf::field<&Conf::prefer_server_ciphers>},
+    {"ssl_session_cache", where, conf::takes(1, 2), conf::field<&Conf::cache>},
+    {"ssl_session_tickets", where, conf::takes_flag(), conf::field<&Conf::session_tickets>},
+    {"ssl_session_ticket_key", where, conf::takes(1), conf::call<add_ticket_key>},
+    {"ssl_session_timeout", where, conf::takes(1), conf::field<&Conf::session_timeout>},
+    {"ssl_crl", where, conf::takes(1), conf::field<&Conf::crl>},
+    {"ssl_ocsp", where, conf::takes(1), conf::call<not_yet>},
+    {"ssl_ocsp_responder", where, conf::takes(1), conf::call<not_yet>},
+    {"ssl_ocsp_cache", where, conf::takes(1), conf::call<not_yet>},
+    {"ssl_stapling", where, conf::takes_flag(), conf::field<&Conf::stapling>},
+    {"ssl_stapling_file", where, conf::takes(1), conf::field<&Conf::stapling_file>},
+    {"ssl_stapling_responder", where, conf::takes(1), conf::field<&Conf::stapling_responder>},
+    {"ssl_stapling_verify", where, conf::takes_flag(), conf::field<&Conf::stapling_verify>},
+    {"ssl_early_data", where, conf::takes_flag(), conf::call<not_yet>},
+    {"ssl_conf_command", where, conf::takes(2), conf::call<add_command>},
+    {"ssl_reject_handshake", where, conf::takes_flag(), conf::field<&Conf::reject>},
+};
+
+Result<void> merge(Conf& conf, const Conf* outer, conf::Binder&) {
+    if (!outer) return {};
+    if (!conf.certificates_given) conf.certificates = outer->certificates;
+    if (!conf.keys_given) conf.keys = outer->keys;
+    if (!conf.ticket_keys_given) conf.ticket_keys = outer->ticket_keys;
+    if (conf.commands.empty()) conf.commands = outer->commands;
+    return {};
+}
+
+// ---- contexts ----
+
+Error failed(const std::string& call) {
+    return Error{call + " failed" + core::take_tls_errors()};
+}
+
+std::string path_of(Slice written) {
+    return Configuration::current().binder().full_path(written, true);
+}
+
+Result<std::vector<std::string>> read_passwords(const std::string& written) {
+    std::vector<std::string> passwords;
+    if (written.empty()) return passwords;
+    std::ifstream file(path_of(written));
+    if (!file) {
+        return Error{core::format("open() \"%s\" failed (%d: %s)", path_of(written).c_str(), errno,
+                                  core::error_name(errno))};
+    }
+    for (std::string line; std::getline(file, line);) {
+        if (line.ends_with('\r')) line.pop_back();
+        if (!line.empty()) passwords.push_back(line);
+    }
+    return passwords;
+}
+
+Result<void> load_certificates(core::TlsContext& context, const Conf& conf) {
+    auto passwords = read_passwords(conf.password_file);
+    if (!passwords) return passwords.take_error();
+    for (size_t i = 0; i < conf.certificates.size(); ++i) {
+        const std::string& certificate = conf.certificates[i];
+        if (i >= conf.keys.size()) {
+            return Error{"no \"ssl_certificate_key\" is defined for certificate \"" + certificate +
+                         "\""};
+        }
+        if (certificate.find('$') != std::string::npos) {
+            return Error{"variables in \"ssl_certificate\" are not available in this version"};
+        }
+        bool inlined = certificate.starts_with("data:") && conf.keys[i].starts_with("data:");
+        auto used = inlined ? context.use_certificate_pem(Slice(certificate).substr(5),
+                                                          Slice(conf.keys[i]).substr(5))
+                            : context.use_certificate_files(path_of(certificate),
+                                                            path_of(conf.keys[i]), *passwords);
+        if (!used) return used;
+    }
+    return {};
+}
+
+// OpenSSL takes a range of versions and exceptions to it.
+void set_protocols(SSL_CTX* context, const Conf& conf) {
+    struct Version { Protocol protocol; int number; uint64_t without; };
+    constexpr Version versions[] = {
+        {Protocol::ssl3, SSL3_VERSION, SSL_OP_NO_SSLv3},
+        {Protocol::tls1, TLS1_VERSION, SSL_OP_NO_TLSv1},
+        {Protocol::tls1_1, TLS1_1_VERSION, SSL_OP_NO_TLSv1_1},
+        {Protocol::tls1_2, TLS1_2_VERSION, SSL_OP_NO_TLSv1_2},
+        {Protocol::tls1_3, TLS1_3_VERSION, SSL_OP_NO_TLSv1_3}};
+    auto wanted = [&](Protocol protocol) {
+        if (conf.protocols.is_set) return conf.protocols->has(protocol);
+        return protocol == Protocol::tls1_2 || protocol == Protocol::tls1_3;
+    };
+    int least = 0, most = 0;
+    for (const Version& version : versions) {
+        if (!wanted(version.protocol)) {
+            SSL_CTX_set_options(context, version.without);
+            continue;
+        }
+        if (!least) least = version.number;
+        most = version.number;
+    }
+    SSL_CTX_set_min_proto_version(context, least);
+    SSL_CTX_set_max_proto_version(context, most);
+}
+
+Result<void> set_key_exchange(SSL_CTX* context, const Conf& conf) {
+    if (*conf.curves != "auto" && SSL_CTX_set1_curves_list(context, conf.curves->c_str()) != 1) {
+        return failed("SSL_CTX_set1_curves_list(\"" + *conf.curves + "\")");
+    }
+    if (conf.dhparam->empty()) return {};
+    std::string path = path_of(*conf.dhparam);
+    BIO* file = BIO_new_file(path.c_str(), "r");
+    if (!file) return failed("BIO_new_file(\"" + path + "\")");
+    EVP_PKEY* parameters = PEM_read_bio_Parameters(file, nullptr);
+    BIO_free(file);
+    if (!parameters) return failed("PEM_read_bio_DHparams(\"" + path + "\")");
+    if (SSL_CTX_set0_tmp_dh_pkey(context, parameters) != 1) {
+        EVP_PKEY_free(parameters);
+        return failed("SSL_CTX_set_tmp_dh(\"" + path + "\")");
+    }
+    return {};
+}
+
+// A certificate that does not stand up is the request's affair (495), not the handshake's.
+int accept_any(int, X509_STORE_CTX*) { return 1; }
+
+Result<void> set_client_verification(SSL_CTX* context, const Conf& conf) {
+    const std::string& asked = *conf.client_certificate;
+    const std::string& trusted = *conf.trusted_certificate;
+    if (conf.verify == Verify::off && trusted.empty() && asked.empty()) return {};
+    bool needs_trust = conf.verify == Verify::on || conf.verify == Verify::optional;
+    if (needs_trust && asked.empty() && trusted.empty()) {
+        return Error{"no ssl_client_certificate or ssl_trusted_certificate for ssl_verify_client"};
+    }
+    for (const std::string& written : {asked, trusted}) {
+        if (written.empty()) continue;
+        std::string path = path_of(written);
+        if (SSL_CTX_load_verify_locations(context, path.c_str(), nullptr) != 1) {
+            return failed("SSL_CTX_load_verify_locations(\"" + path + "\")");
+        }
+    }
+    if (!asked.empty()) {
+        std::string path = path_of(asked);
+        STACK_OF(X509_NAME)* names = SSL_load_client_CA_file(path.c_str());
+        if (!names) return failed("SSL_load_client_CA_file(\"" + path + "\")");
+        SSL_CTX_set_client_CA_list(context, names);
+    }
+    ERR_clear_error();
+    if (conf.verify != Verify::off) SSL_CTX_set_verify(context, SSL_VERIFY_PEER, accept_any);
+    SSL_CTX_set_verify_depth(context, conf.verify_depth);
+    if (conf.crl->empty()) return {};
+    std::string path = path_of(*conf.crl);
+    X509_STORE* store = SSL_CTX_get_cert_store(context);
+    X509_LOOKUP* lookup = X509_STORE_add_lookup(store, X509_LOOKUP_file());
+    if (!lookup || X509_LOOKUP_load_file(lookup, path.c_str(), X509_FILETYPE_PEM) != 1) {
+        return failed("X509_LOOKUP_load_file(\"" + path + "\")");
+    }
+    X509_STORE_set_flags(store, X509_V_FLAG_CRL_CHECK | X509_V_FLAG_CRL_CHECK_ALL);
+    return {};
+}
+
+Result<void> set_commands(SSL_CTX* context, const Conf& conf) {
+    if (conf.commands.empty()) return {};
+    SSL_CONF_CTX* commands = SSL_CONF_CTX_new();
+    if (!commands) return failed("SSL_CONF_CTX_new()");
+    SSL_CONF_CTX_set_flags(commands, SSL_CONF_FLAG_FILE | SSL_CONF_FLAG_SERVER |
+                                         SSL_CONF_FLAG_CERTIFICATE | SSL_CONF_FLAG_SHOW_ERRORS);
+    SSL_CONF_CTX_set_ssl_ctx(commands, context);
+    Result<void> done;
+    for (const auto& [name, value] : conf.commands) {
+        if (SSL_CONF_cmd(commands, name.c_str(), value.c_str()) > 0) continue;
+        done = failed("SSL_CONF_cmd(\"" + name + "\", \"" + value + "\")");
+        break;
+    }
+    if (done && SSL_CONF_CTX_finish(commands) != 1) done = failed("SSL_CONF_CTX_finish()");
+    SSL_CONF_CTX_free(commands);
+    return done;
+}
+
+Result<void> set_sessions(SSL_CTX* context, const Conf& conf) {
+    SSL_CTX_set_timeout(context, long(conf.session_timeout->count));
+    if (!conf.session_tickets) SSL_CTX_set_options(context, SSL_OP_NO_TICKET);
+    if (!conf.ticket_keys.empty()) {
+        if (auto used = use_ticket_keys(context, conf.ticket_keys); !used) return used;
+    }
+    const SessionCache& cache = *conf.cache;
+    if (cache.kind != SessionCache::kept) {
+        SSL_CTX_set_session_cache_mode(context, SSL_SESS_CACHE_OFF);
+        return {};
+    }
+    long mode = SSL_SESS_CACHE_SERVER;
+    if (cache.builtin < 0) mode |= SSL_SESS_CACHE_NO_INTERNAL;
+    SSL_CTX_set_session_cache_mode(context, mode);
+    if (cache.builtin > 0) SSL_CTX_sess_set_cache_size(context, long(cache.builtin));
+    if (cache.shared) cache.shared->serve(context);
+    return {};
+}
+
+// A stapled answer from a file, in DER.
+int staple(SSL* ssl, void* argument) {
+    const auto& answer = *static_cast<const std::string*>(argument);
+    auto* copy = static_cast<unsigned char*>(OPENSSL_malloc(answer.size()));
+    if (!copy) return SSL_TLSEXT_ERR_NOACK;
+    std::memcpy(copy, answer.data(), answer.size());
+    SSL_set_tlsext_status_ocsp_resp(ssl, copy, long(answer.size()));
+    return SSL_TLSEXT_ERR_OK;
+}
+
+struct BuiltTls : ServerTls {
+    std::string stapled;
+};
+
+Result<void> set_stapling(BuiltTls& tls, const Conf& conf, const VirtualServer& server) {
+    if (!conf.stapling) return {};
+    if (conf.stapling_file->empty()) {
+        Configuration::current().binder().warn(
+            server.place, "\"ssl_stapling\" ignored, there is no \"ssl_stapling_file\"");
+        return {};
+    }
+    std::string path = path_of(*conf.stapling_file);
+    std::ifstream file(path, std::ios::binary);
+    if (!file) return Error{"cannot read \"" + path + "\""};
+    tls.stapled.assign(std::istreambuf_iterator<char>(file), {});
+    SSL_CTX_set_tlsext_status_cb(tls.context->native(), staple);
+    SSL_CTX_set_tlsext_status_arg(tls.context->native(), &tls.stapled);
+    return {};
+}
+
+// ---- choosing the server ----
+
+int listen_slot() {
+    static const int slot = SSL_get_ex_new_index(0, nullptr, nullptr, nullptr, nullptr);
+    return slot;
+}
+int server_slot() {
+    static const int slot = SSL_get_ex_new_index(0, nullptr, nullptr, nullptr, nullptr);
+    return slot;
+}
+
+// The host name of a hello's server_name extension (RFC 6066 3), lower case; empty without one.
+std::string hello_name(SSL* ssl) {
+    const unsigned char* bytes = nullptr;
+    size_t size = 0;
+    if (!SSL_client_hello_get0_ext(ssl, TLSEXT_TYPE_server_name, &bytes, &size)) return {};
+    if (size < 5 || size_t(bytes[0] << 8 | bytes[1]) + 2 != size) return {};
+    size_t length = size_t(bytes[3] << 8 | bytes[4]);
+    if (bytes[2] != TLSEXT_NAMETYPE_host_name || length + 5 > size || length == 0) return {};
+    std::string name(reinterpret_cast<const char*>(bytes) + 5, length);
+    for (char& c : name) c = core::lower(c);
+    if (name.ends_with('.')) name.pop_back();
+    return name;
+}
+
+void use_server(SSL* ssl, const VirtualServer& server) {
+    SSL_set_ex_data(ssl, server_slot(), const_cast<VirtualServer*>(&server));
+    if (!server.tls || !server.tls->context) return;
+    SSL_CTX* context = server.tls->context->native();
+    SSL_set_SSL_CTX(ssl, context);
+    // What SSL_set_SSL_CTX() leaves as it was: a session must not pass from one server to another.
+    SSL_set_verify(ssl, SSL_CTX_get_verify_mode(context), SSL_CTX_get_verify_callback(context));
+    SSL_set_verify_depth(ssl, SSL_CTX_get_verify_depth(context));
+    SSL_clear_options(ssl, SSL_get_options(ssl) & ~SSL_CTX_get_options(context));
+    SSL_set_options(ssl, SSL_CTX_get_options(context));
+    SSL_set_min_proto_version(ssl, int(SSL_CTX_get_min_proto_version(context)));
+    SSL_set_max_proto_version(ssl, int(SSL_CTX_get_max_proto_version(context)));
+    const std::string& scope = server.tls->session_scope;
+    SSL_set_session_id_context(ssl, reinterpret_cast<const uint8_t*>(scope.data()),
+                               unsigned(scope.size()));
+}
+
+// Runs before anything of the hello is used, a session to resume included.
+int on_hello(SSL* ssl, int* alert, void*) {
+    auto* listen = static_cast<const ListenAddress*>(SSL_get_ex_data(ssl, listen_slot()));
+    if (!listen) return SSL_CLIENT_HELLO_SUCCESS;
+    std::string name = hello_name(ssl);
+    VirtualServer* server =
+        listen->names && !name.empty() ? listen->names->find(name, nullptr) : nullptr;
+    if (!server) server = listen->default_server;
+    if (server->tls && server->tls->rejects) {
+        *alert = SSL_AD_UNRECOGNIZED_NAME;
+        return SSL_CLIENT_HELLO_ERROR;
+    }
+    use_server(ssl, *server);
+    return SSL_CLIENT_HELLO_SUCCESS;
+}
+
+// Sessions are good for servers with the same certificates and the same demands on clients.
+std::string scope_of(const Conf& conf) {
+    std::string text;
+    for (const std::string& certificate : conf.certificates) text += certificate + '\n';
+    for (const auto* part : {&*conf.client_certificate, &*conf.trusted_certificate, &*conf.crl}) {
+        text += *part + '\n';
+    }
+    text += char('0' + int(*conf.verify));
+    text += std::to_string(*conf.verify_depth);
+    unsigned char digest[32];
+    EVP_Digest(text.data(), text.size(), digest, nullptr, EVP_sha256(), nullptr);
+    return {reinterpret_cast<char*>(digest), sizeof digest};
+}
+
+Result<std::shared_ptr<const ServerTls>> build(const VirtualServer& server, const Conf& conf) {
+    auto tls = std::make_shared<BuiltTls>();
+    tls->rejects = conf.reject;
+    tls->session_scope = scope_of(conf);
+    auto made = core::TlsContext::create(core::TlsContext::Role::server);
+    if (!made) return made.take_error();
+    tls->context = std::move(*made);
+    SSL_CTX* context = tls->context->native();
+    SSL_CTX_set_client_hello_cb(context, on_hello, nullptr);
+    SSL_CTX_set_tlsext_servername_callback(context, nullptr);
+    tls->context->set_alpn({"http/1.1", "http/1.0"});
+    set_protocols(context, conf);
+    if (conf.prefer_server_ciphers) SSL_CTX_set_options(context, SSL_OP_CIPHER_SERVER_PREFERENCE);
+    if (conf.buffer_size->count < SSL3_RT_MAX_PLAIN_LENGTH) {
+        SSL_CTX_set_max_send_fragment(context, std::max<long>(512, long(conf.buffer_size->count)));
+    }
+    for (auto step : {load_certificates(*tls->context, conf),
+                      tls->context->set_ciphers(*conf.ciphers), set_key_exchange(context, conf),
+                      set_client_verification(context, conf), set_sessions(context, conf),
+                      set_stapling(*tls, conf, server), set_commands(context, conf)}) {
+        if (!step) return step.take_error();
+    }
+    return std::shared_ptr<const ServerTls>(std::move(tls));
+}
+
+Error no_certificate(const VirtualServer& server) {
+    return Error{"no \"ssl_certificate\" is defined for the \"listen ... ssl\" directive" +
+                 conf::place_suffix(server.place)};
+}
+
+// The default server of an address has certificates, or rejects; then all others have.
+Result<void> check_listen(const ListenAddress& listen) {
+    const VirtualServer& first = *listen.default_server;
+    const Conf& conf = first.root.conf<Conf>(module_ssl);
+    if (!conf.certificates.empty()) return {};
+    if (!conf.reject) return no_certificate(first);
+    for (const VirtualServer* server : listen.servers) {
+        const Conf& other = server->root.conf<Conf>(module_ssl);
+        if (other.certificates.empty() && !other.reject) return no_certificate(*server);
+    }
+    return {};
+}
+
+Result<void> prepare(Configuration& configuration) {
+    for (auto& cache : caches) {
+        if (auto opened = cache->open(); !opened) return opened;
+    }
+    for (auto& server : configuration.servers) {
+        const Conf& conf = server->root.conf<Conf>(module_ssl);
+        if (conf.certificates.empty() && !conf.reject) continue;
+        auto built = build(*server, conf);
+        if (!built) return built.take_error();
+        server->tls = std::move(*built);
+    }
+    for (auto& listen : configuration.listens) {
+        if (!listen->ssl) continue;
+        if (auto checked = check_listen(*listen); !checked) return checked;
+    }
+    return {};
+}
+
+// ---- requests ----
+
+// Who asks for another server than the handshake was for gets past that one's demands on clients.
+Verdict check_server(Request& request, const core::TlsSession& session) {
+    const VirtualServer* named = negotiated_server(session);
+    if (!named || named == request.server) return Verdict::decline();
+    LOG(request.log, info, 0, "client attempted to request the server name different from the one "
+        "that was negotiated");
+    return Verdict::reject(421);
+}
+
+Verdict check_client(Request& request) {
+    if (request.parent) return Verdict::decline();
+    const core::TlsSession* session = request.connection.stream.tls();
+    if (!session) return Verdict::decline();
+    if (Verdict verdict = check_server(request, *session); verdict.is(Verdict::rejected)) {
+        return verdict;
+    }
+    const Conf& conf = request.conf<Conf>(module_ssl);
+    X509* certificate = SSL_get0_peer_certificate(session->native());
+    long result = session->verify_result();
+    if (certificate && result != X509_V_OK && conf.verify != Verify::optional_no_ca) {
+        LOG(request.log, info, 0, "client SSL certificate verify error: (%ld:%s)", result,
+            session->verify_error().c_str());
+        return Verdict::reject(495);
+    }
+    if (!certificate && conf.verify == Verify::on) {
+        LOG(request.log, info, 0, "client sent no required SSL certificate");
+        return Verdict::reject(496);
+    }
+    return Verdict::decline();
+}
+
+bool verifies(const void* conf) { return static_cast<const Conf*>(conf)->verify != Verify::off; }
+
+constexpr PhaseHandler handlers[] = {{Phase::post_read, rank::first, check_client, verifies}};
+
+constinit const Module module_ssl{
+    .name = "ssl",
+    .conf = conf_with_merge<Conf, merge>,
+    .directives = directives,
+    .handlers = handlers,
+    .begin = [](Configuration&) { caches.clear(); },
+    .prepare = prepare,
+};
+REGISTER_MODULE(module_ssl);
+
+}  // namespace
+
+const VirtualServer* negotiated_server(const core::TlsSession& session) {
+    return static_cast<const VirtualServer*>(SSL_get_ex_data(session.native(), server_slot()));
+}
+
+void bind_session(core::TlsSession& session, const ListenAddress& listen) {
+    SSL_set_ex_data(session.native(), listen_slot(), const_cast<ListenAddress*>(&listen));
+}
+
+}  // namespace server

@@ -1,0 +1,33 @@
+// What a server {} block's TLS configuration (modules/ssl.cpp) comes to, as connections and the
+// router see it.
+#pragma once
+
+#include <memory>
+#include <string>
+
+#include "core/slice.h"
+
+namespace core {
+class TlsContext;
+class TlsSession;
+}  // namespace core
+
+namespace server {
+
+struct ListenAddress;
+struct VirtualServer;
+
+struct ServerTls {
+    std::shared_ptr<core::TlsContext> context;   // null: ssl_reject_handshake without certificates
+    bool rejects = false;                        // ssl_reject_handshake
+    std::string session_scope;                   // sessions of one scope may be resumed in it
+};
+
+// The server a session was negotiated for: by the name the client asked for, else the default one.
+// Null before its hello was read.
+const VirtualServer* negotiated_server(const core::TlsSession& session);
+
+// Tells a new session of `listen` where it belongs, so that its hello can choose among the servers.
+void bind_session(core::TlsSession& session, const ListenAddress& listen);
+
+}  // namespace server

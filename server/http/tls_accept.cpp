@@ -1,0 +1,155 @@
+// The way of a TLS connection from accept() to its first request.
+#include "server/http/tls_accept.h"
+
+#include <sys/socket.h>
+
+#include <algorithm>
+#include <cerrno>
+
+#include "core/clock.h"
+#include "core/tls.h"
+#include "server/config.h"
+#include "server/http/core_conf.h"
+#include "server/http/h1.h"
+#include "server/http/proxy_header.h"
+#include "server/http/server_tls.h"
+#include "server/worker.h"
+
+namespace server {
+
+TlsAccept::TlsAccept(Worker& by, ListenAddress& on, core::Fd fd, const core::Address& from)
+    : Connection(by, on, std::move(fd), from), timer_(on_timeout, this) {
+    if (listen.proxy_protocol) state_ = State::proxy_header;
+}
+
+bool TlsAccept::begin() {
+    if (auto started = watch.start(stream.fd(), *this); !started) {
+        LOG(log, alert, 0, "%s", started.error().what.c_str());
+        return false;
+    }
+    log.action = "SSL handshaking";
+    timer_.set(listen.default_server->root.core->client_header_timeout->count);
+    return true;
+}
+
+void TlsAccept::on_io(uint8_t) { advance(); }
+
+void TlsAccept::advance() {
+    if (state_ == State::proxy_header && !take_proxy_header()) return;
+    if (state_ == State::first_byte && !look_at_first_byte()) return;
+    if (state_ == State::handshake) shake_hands();
+}
+
+// The header is looked at where it lies and then taken, so that not a byte of the hello goes.
+bool TlsAccept::take_proxy_header() {
+    char room[ProxyHeader::bytes_max];
+    ssize_t got = ::recv(stream.fd(), room, sizeof room, MSG_PEEK);
+    if (got < 0 && (errno == EAGAIN || errno == EINTR)) return false;
+    auto header = std::make_unique<ProxyHeader>();
+    size_t used = 0;
+    auto outcome = got > 0 ? ProxyHeader::parse({room, size_t(got)}, *header, used)
+                           : ProxyHeader::Outcome::invalid;
+    if (outcome == ProxyHeader::Outcome::needs_more && size_t(got) < sizeof room) return false;
+    if (outcome != ProxyHeader::Outcome::complete) {
+        log.action = "reading PROXY protocol";
+        LOG(log, error, 0, "broken header");
+        close();
+        return false;
+    }
+    ::recv(stream.fd(), room, used, 0);
+    proxy = std::move(header);
+    state_ = State::first_byte;
+    return true;
+}
+
+// A handshake record, or an SSLv2 hello; everything else is taken for HTTP (answered with 497).
+bool TlsAccept::look_at_first_byte() {
+    unsigned char first = 0;
+    ssize_t got = ::recv(stream.fd(), &first, 1, MSG_PEEK);
+    if (got < 0 && (errno == EAGAIN || errno == EINTR)) return false;
+    if (got <= 0) {
+        LOG(log, info, got < 0 ? errno : 0, "client closed connection");
+        close();
+        return false;
+    }
+    if (first != 0x16 && !(first & 0x80)) {
+        hand_over();
+        return false;
+    }
+    const ServerTls* tls_of = listen.default_server->tls.get();
+    if (tls_of && tls_of->context) {
+        auto session = core::TlsSession::create(tls_of->context, stream.fd());
+        if (session) {
+            bind_session(*session, listen);
+            stream.set_tls(std::move(session));
+            tls = true;
+            state_ = State::handshake;
+            return true;
+        }
+    }
+    close();
+    return false;
+}
+
+void TlsAccept::shake_hands() {
+    core::TlsSession& session = *stream.tls();
+    core::IoResult result = session.handshake();
+    switch (result.status) {
+    case core::Io::again: return;
+    case core::Io::done: return hand_over();
+    case core::Io::closed:
+        LOG(log, info, 0, "peer closed connection in SSL handshake");
+        break;
+    case core::Io::failed:
+        if (result.error == EPROTO) {
+            // What a client does wrong is its affair.
+            LOG(log, info, 0, "SSL_do_handshake() failed%s", session.error_text().c_str());
+        } else {
+            LOG(log, info, result.error, "SSL_do_handshake() failed");
+        }
+        break;
+    }
+    close();
+}
+
+// From here on HTTP has the socket; what has arrived of the first request is still in it.
+void TlsAccept::hand_over() {
+    state_ = State::over;
+    timer_.cancel();
+    watch.stop();
+    auto* http = new H1(*this);
+    if (http->begin()) {
+        http->on_io(core::ready_read);
+    } else {
+        http->close();
+    }
+    core::Reactor::current().at_end(core::Reactor::destroy, destruction_);
+}
+
+void TlsAccept::on_timeout(void* self) {
+    auto& it = *static_cast<TlsAccept*>(self);
+    LOG(it.log, info, ETIMEDOUT, "client timed out");
+    it.close(it.listen.default_server->root.core->reset_timedout_connection);
+}
+
+void TlsAccept::close(bool reset) {
+    if (state_ == State::over) return;
+    state_ = State::over;
+    timer_.cancel();
+    watch.stop_closing();
+    if (reset) {
+        stream.reset();
+    } else {
+        stream.close();
+    }
+    core::Reactor::current().at_end(core::Reactor::destroy, destruction_);
+}
+
+core::Stream TlsAccept::detach(std::string& leftover) {
+    leftover.clear();
+    watch.stop();
+    timer_.cancel();
+    return std::move(stream);
+}
+
+}  // namespace server

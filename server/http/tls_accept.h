@@ -1,0 +1,36 @@
+// TlsAccept: a client connection until its TLS handshake is over, when HTTP takes the socket over. A
+// PROXY protocol header in front of the handshake is read here, and a client that speaks HTTP in
+// the clear is noticed by its first byte.
+#pragma once
+
+#include "server/http/connection.h"
+
+namespace server {
+
+class TlsAccept final : public Connection {
+  public:
+    TlsAccept(Worker& worker, ListenAddress& listen, core::Fd fd, const core::Address& peer);
+
+    bool begin();     // starts watching; false: the connection is of no use
+
+    void on_io(uint8_t ready) override;
+    void close(bool reset = false) override;
+    void drain() override {}                      // client_header_timeout ends it soon enough
+    bool idle() const override { return false; }
+    core::Stream detach(std::string& leftover) override;
+
+  private:
+    enum class State : uint8_t { proxy_header, first_byte, handshake, over };
+
+    void advance();
+    bool take_proxy_header();
+    bool look_at_first_byte();
+    void shake_hands();
+    void hand_over();
+    static void on_timeout(void* self);
+
+    State state_ = State::first_byte;
+    core::Timer timer_;
+};
+
+}  // namespace server
