@@ -15,6 +15,7 @@
 #include "core/text.h"
 #include "server/config.h"
 #include "server/http/core_conf.h"
+#include "server/upstream/sticky.h"
 #include "server/worker.h"
 
 namespace server {
@@ -203,7 +204,16 @@ std::vector<PeerSpec> UpstreamGroup::all_specs() const {
         }
         specs.insert(specs.end(), line.found.begin(), line.found.end());
     }
+    identify(specs);
     return specs;
+}
+
+// Clients are told which server they belong to: each has a name for that.
+void UpstreamGroup::identify(std::vector<PeerSpec>& specs) const {
+    if (!sticky) return;
+    for (PeerSpec& spec : specs) {
+        if (spec.route.empty()) spec.route = sticky_identifier(spec.address.text());
+    }
 }
 
 core::Result<void> UpstreamGroup::prepare() {
@@ -256,6 +266,7 @@ void UpstreamGroup::refresh() {
         core::ShmLock lock(updates);
         seen_ = shared_->version.load(std::memory_order_relaxed);
         specs = decode({shared_->text, shared_->text_size});
+        identify(specs);
     }
     if (zone_) return;          // whoever replaced them made the table as well
     adopt(store.make(specs, local_, local_->version + 1));
@@ -271,6 +282,7 @@ PeerTable* UpstreamGroup::table() {
 
 core::Result<void> UpstreamGroup::replace(std::vector<PeerSpec> specs) {
     std::string text = encode(specs);
+    identify(specs);
     core::ShmZone& updates = *upstream_groups().updates;
     PeerTable* fresh = nullptr;
     PeerLock lock(store);

@@ -112,6 +112,7 @@ class UpstreamGroup {
 
     core::Result<void> look_up_now(ServerLine& line);
     std::vector<PeerSpec> all_specs() const;
+    void identify(std::vector<PeerSpec>& specs) const;
     void rebuild();
     void adopt(PeerTable* fresh);
     void refresh();

@@ -5,6 +5,7 @@
 #include "core/resolver.h"
 #include "server/http/connection.h"
 #include "server/upstream/session.h"
+#include "server/upstream/sticky.h"
 #include "server/worker.h"
 
 namespace server {
@@ -46,6 +47,7 @@ Verdict UpstreamSession::start(UpstreamGroup& group) {
             break;
         default: break;
     }
+    if (group.sticky) choice_.wanted = group.sticky->find(request_);
     return begin();
 }
 

@@ -6,6 +6,7 @@
 #include "core/clock.h"
 #include "core/text.h"
 #include "server/upstream/session.h"
+#include "server/upstream/sticky.h"
 
 namespace server {
 
@@ -112,6 +113,9 @@ void UpstreamSession::head_complete(core::Slice rest) {
     }
     if (protocol_.status() >= 300 && ask_next_for_status()) return;
     if (protocol_.status() == 101) return begin_tunnel(rest);
+    if (group_ && group_->sticky && choice_.current) {
+        group_->sticky->chosen(request_, *choice_.current);
+    }
     Verdict verdict = protocol_.accept_head();
     if (verdict.is(Verdict::passed)) verdict = request_.send_header();
     if (!verdict.is(Verdict::passed)) {

@@ -176,7 +176,7 @@ Result<void> refuse_caching(ProxyConf&, const Line& line) {
 using C = ProxyConf;
 constexpr uint32_t any = conf::in_any_http;
 constexpr uint32_t pass_here = conf::in_location | conf::in_location_if | conf::in_limit_except;
-constexpr conf::Arity one = conf::takes(1), flag = conf::takes_flag();
+constexpr conf::Arity one = conf::takes(1);
 constexpr conf::Arity many = conf::takes_at_least(1);
 
 constexpr conf::Directive directives[] = {
@@ -186,9 +186,9 @@ constexpr conf::Directive directives[] = {
     {"proxy_set_header", any, conf::takes(2), conf::call<add_field>},
     {"proxy_set_body", any, one, conf::field<&C::body>},
     {"proxy_http_version", any, one, conf::field<&C::http_version>},
-    {"proxy_pass_request_headers", any, flag, conf::field<&C::pass_request_headers>},
-    {"proxy_pass_request_body", any, flag, conf::field<&C::pass_request_body>},
-    {"proxy_request_buffering", any, flag, conf::field<&C::request_buffering>},
+    {"proxy_pass_request_headers", any, conf::takes_flag(), conf::field<&C::pass_request_headers>},
+    {"proxy_pass_request_body", any, conf::takes_flag(), conf::field<&C::pass_request_body>},
+    {"proxy_request_buffering", any, conf::takes_flag(), conf::field<&C::request_buffering>},
     {"proxy_headers_hash_max_size", any, one, conf::field<&C::headers_hash_max_size>},
     {"proxy_headers_hash_bucket_size", any, one, conf::field<&C::headers_hash_bucket_size>},
     // the connection
@@ -197,15 +197,15 @@ constexpr conf::Directive directives[] = {
     {"proxy_send_timeout", any, one, conf::field<&C::send_timeout>},
     {"proxy_read_timeout", any, one, conf::field<&C::read_timeout>},
     {"proxy_send_lowat", any, one, conf::field<&C::send_lowat>},
-    {"proxy_socket_keepalive", any, flag, conf::field<&C::socket_keepalive>},
+    {"proxy_socket_keepalive", any, conf::takes_flag(), conf::field<&C::socket_keepalive>},
     {"proxy_socket_rcvbuf", any, one, conf::field<&C::socket_receive_buffer>},
     {"proxy_socket_sndbuf", any, one, conf::field<&C::socket_send_buffer>},
     {"proxy_next_upstream", any, many, conf::field<&C::next_upstream>},
     {"proxy_next_upstream_tries", any, one, conf::field<&C::next_tries>},
     {"proxy_next_upstream_timeout", any, one, conf::field<&C::next_timeout>},
-    {"proxy_ignore_client_abort", any, flag, conf::field<&C::ignore_client_abort>},
+    {"proxy_ignore_client_abort", any, conf::takes_flag(), conf::field<&C::ignore_client_abort>},
     // the response
-    {"proxy_buffering", any, flag, conf::field<&C::buffering>},
+    {"proxy_buffering", any, conf::takes_flag(), conf::field<&C::buffering>},
     {"proxy_buffer_size", any, one, conf::field<&C::buffer_size>},
     {"proxy_buffers", any, conf::takes(2), conf::field<&C::buffers>},
     {"proxy_busy_buffers_size", any, one, conf::field<&C::busy_buffers_size>},
@@ -213,9 +213,9 @@ constexpr conf::Directive directives[] = {
     {"proxy_temp_file_write_size", any, one, conf::field<&C::temp_file_write_size>},
     {"proxy_temp_path", any, conf::takes(1, 4), conf::field<&C::temp_path>},
     {"proxy_limit_rate", any, one, conf::field<&C::limit_rate>},
-    {"proxy_intercept_errors", any, flag, conf::field<&C::intercept_errors>},
-    {"proxy_force_ranges", any, flag, conf::field<&C::force_ranges>},
-    {"proxy_pass_trailers", any, flag, conf::field<&C::pass_trailers>},
+    {"proxy_intercept_errors", any, conf::takes_flag(), conf::field<&C::intercept_errors>},
+    {"proxy_force_ranges", any, conf::takes_flag(), conf::field<&C::force_ranges>},
+    {"proxy_pass_trailers", any, conf::takes_flag(), conf::field<&C::pass_trailers>},
     {"proxy_store", any, one, conf::call<set_store>},
     {"proxy_store_access", any, conf::takes(1, 3), conf::field<&C::store_access>},
     {"proxy_ignore_headers", any, many, conf::field<&C::ignore_fields>},
@@ -227,12 +227,12 @@ constexpr conf::Directive directives[] = {
     {"proxy_cookie_path", any, conf::takes(1, 2), conf::call<add_cookie_rule<&C::cookie_paths>>},
     {"proxy_cookie_flags", any, conf::takes(1, 4), conf::call<add_cookie_flags>},
     // TLS
-    {"proxy_ssl_session_reuse", any, flag, conf::field<&C::tls_session_reuse>},
+    {"proxy_ssl_session_reuse", any, conf::takes_flag(), conf::field<&C::tls_session_reuse>},
     {"proxy_ssl_protocols", any, many, conf::field<&C::tls_protocols>},
     {"proxy_ssl_ciphers", any, one, conf::field<&C::tls_ciphers>},
     {"proxy_ssl_name", any, one, conf::field<&C::tls_name>},
-    {"proxy_ssl_server_name", any, flag, conf::field<&C::tls_server_name>},
-    {"proxy_ssl_verify", any, flag, conf::field<&C::tls_verify>},
+    {"proxy_ssl_server_name", any, conf::takes_flag(), conf::field<&C::tls_server_name>},
+    {"proxy_ssl_verify", any, conf::takes_flag(), conf::field<&C::tls_verify>},
     {"proxy_ssl_verify_depth", any, one, conf::field<&C::tls_verify_depth>},
     {"proxy_ssl_trusted_certificate", any, one, conf::field<&C::tls_trusted_certificate>},
     {"proxy_ssl_crl", any, one, conf::field<&C::tls_crl>},
@@ -244,18 +244,18 @@ constexpr conf::Directive directives[] = {
     {"proxy_ssl_conf_command", any, conf::takes(2), conf::field<&C::tls_conf_command>},
     // caching comes later
     {"proxy_cache", any, one, conf::call<refuse_caching>},
-    {"proxy_cache_background_update", any, flag, conf::call<refuse_caching>},
+    {"proxy_cache_background_update", any, conf::takes_flag(), conf::call<refuse_caching>},
     {"proxy_cache_bypass", any, many, conf::call<refuse_caching>},
-    {"proxy_cache_convert_head", any, flag, conf::call<refuse_caching>},
+    {"proxy_cache_convert_head", any, conf::takes_flag(), conf::call<refuse_caching>},
     {"proxy_cache_key", any, one, conf::call<refuse_caching>},
-    {"proxy_cache_lock", any, flag, conf::call<refuse_caching>},
+    {"proxy_cache_lock", any, conf::takes_flag(), conf::call<refuse_caching>},
     {"proxy_cache_lock_age", any, one, conf::call<refuse_caching>},
     {"proxy_cache_lock_timeout", any, one, conf::call<refuse_caching>},
     {"proxy_cache_max_range_offset", any, one, conf::call<refuse_caching>},
     {"proxy_cache_methods", any, many, conf::call<refuse_caching>},
     {"proxy_cache_min_uses", any, one, conf::call<refuse_caching>},
     {"proxy_cache_path", conf::in_http, conf::takes_at_least(2), conf::call<refuse_caching>},
-    {"proxy_cache_revalidate", any, flag, conf::call<refuse_caching>},
+    {"proxy_cache_revalidate", any, conf::takes_flag(), conf::call<refuse_caching>},
     {"proxy_cache_use_stale", any, many, conf::call<refuse_caching>},
     {"proxy_cache_valid", any, many, conf::call<refuse_caching>},
     {"proxy_no_cache", any, many, conf::call<refuse_caching>},
