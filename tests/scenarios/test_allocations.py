@@ -45,7 +45,10 @@ def counting(counter):
         server.up(locations=COUNTERS + """
             location /files/ { root html; }
             location = /small { content_by_lua_block { ngx.say("hello") } }
-        """)
+            location = /proxied { proxy_pass http://itself/files/small.txt; }
+        """, http="""
+            upstream itself { server 127.0.0.1:@PORT@; keepalive 2;
+                              keepalive_requests 1000000; }""")
         os.makedirs(server.path("html/files"), exist_ok=True)
         with open(server.path("html/files/small.txt"), "w") as file:
             file.write("x" * 500)
@@ -70,7 +73,7 @@ def growth(connection, target, question):
     return float(ask(connection, question)) - alone - (alone - before)
 
 
-@pytest.mark.parametrize("target", ["/", "/small", "/files/small.txt"])
+@pytest.mark.parametrize("target", ["/", "/small", "/files/small.txt", "/proxied"])
 def test_no_heap_allocation(counting, target):
     with Connection(counting.port) as connection:
         assert growth(connection, target, "/allocations") == 0
