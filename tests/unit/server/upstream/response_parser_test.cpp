@@ -79,7 +79,7 @@ std::string read(BodyReader& reader, const std::string& text, size_t step) {
 }
 
 TEST(Body, Chunks) {
-    std::string text = "5;x=\"y\"\r\nhello\r\n10 \r\n, this is longer.\r\n0\r\nA: b\r\n\r\n";
+    std::string text = "5;x=\"y\"\r\nhello\r\n11 \r\n, this is longer.\r\n0\r\nA: b\r\n\r\n";
     for (size_t step = 1; step <= text.size(); ++step) {
         BodyReader reader;
         reader.chunked();
