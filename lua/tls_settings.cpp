@@ -59,7 +59,7 @@ Result<void> use_protocols(SSL_CTX* context, const std::vector<std::string>& wan
     for (const std::string& name : wanted) {
         const Protocol* found = nullptr;
         for (const Protocol& known : protocols)
-            if (known.name == name) found = &known;
+            if (core::iequals(known.name, name)) found = &known;
         if (!found) return Error{"invalid value \"" + name + "\""};
         refused &= ~found->refused;
     }
