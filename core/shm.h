@@ -12,6 +12,7 @@
 #include <functional>
 #include <memory>
 #include <new>
+#include <span>
 #include <string>
 
 #include "core/result.h"
@@ -58,6 +59,10 @@ class Slab {
 
     // Whether all lists and counts agree: after a process died in here. Takes time with the size.
     bool check() const;
+    // Makes everything free but the allocations in `live`, sorted by address, each of which was
+    // made here (size_of() is not 0). They stay untouched, and known to size_of(), at every moment:
+    // a process may be killed in here as well.
+    void rebuild(std::span<const void* const> live);
 
   private:
     static constexpr int shift_min = 3, shift_max = 11, classes = shift_max - shift_min + 1;
@@ -97,6 +102,8 @@ class Slab {
     void* take_slot(int index);
     Spot find(const void* memory) const;
     bool check_slots(uint32_t page) const;
+    const void* const* rebuild_slots(uint32_t page, const void* const* at,
+                                     const void* const* end);
     bool check_lists(uint32_t idle_runs, const uint32_t (&with_room)[classes]) const;
 
     size_t bytes_;

@@ -208,6 +208,60 @@ bool Slab::free(void* memory) {
     return true;
 }
 
+// One page's free list and count. Returns the first allocation behind the page.
+const void* const* Slab::rebuild_slots(uint32_t page, const void* const* at,
+                                       const void* const* end) {
+    Page& it = table()[page];
+    const char* start = page_at(page);
+    uint16_t before = no_slot;
+    uint16_t used = 0;
+    for (uint32_t slot = 0; slot < it.fresh_slot; ++slot) {
+        char* memory = page_at(page) + (size_t(slot) << it.shift);
+        if (at < end && *at == memory) {
+            ++used;
+            ++at;
+            continue;
+        }
+        std::memcpy(memory, &before, sizeof before);
+        before = uint16_t(slot);
+    }
+    while (at < end && *at < start + page_bytes) ++at;
+    it.free_slot = before;
+    it.used_slots = used;
+    used_bytes_ += size_t(used) << it.shift;
+    if (used < page_bytes >> it.shift) link(with_room_[it.shift - shift_min], page);
+    return at;
+}
+
+void Slab::rebuild(std::span<const void* const> live) {
+    free_pages_ = 0;
+    used_bytes_ = 0;
+    bin_bits_ = 0;
+    std::fill(std::begin(bin_), std::end(bin_), no_page);
+    std::fill(std::begin(with_room_), std::end(with_room_), no_page);
+    const void* const* at = live.data();
+    const void* const* end = at + live.size();
+    for (uint32_t page = 0; page < pages_;) {
+        uint32_t used = at < end ? find(*at).page : pages_;
+        if (page < used) {
+            for (uint32_t i = page; i < used; ++i) table()[i].kind = inside;
+            add_free_run(page, used - page);
+        }
+        page = used;
+        if (page == pages_) break;
+        Page& it = table()[page];
+        if (it.kind == slots) {
+            at = rebuild_slots(page, at, end);
+            ++page;
+            continue;
+        }
+        for (uint32_t i = 1; i < it.length; ++i) table()[page + i].kind = inside;
+        used_bytes_ += size_t(it.length) * page_bytes;
+        page += it.length;
+        while (at < end && *at < page_at(page)) ++at;
+    }
+}
+
 // The free list of a page must hold each slot at most once and as many as are not used.
 bool Slab::check_slots(uint32_t page) const {
     const Page& it = table()[page];

@@ -94,7 +94,6 @@ class SharedDict {
     struct ListEnds;
     struct Root;
     struct Repair;
-    struct Saved;
 
     SharedDict() = default;
     static uint32_t hash_of(core::Slice key);
@@ -116,8 +115,6 @@ class SharedDict {
     void free_list(Entry& entry);
     Entry* list_for_push(core::Slice key, Status& status);
     bool append(Entry& entry, const Value& value, End end);
-    void restore(const Saved& saved);
-    static void rebuild(core::ShmZone& zone, const std::vector<Entry*>& entries);
 
     std::shared_ptr<core::ShmZone> zone_;
 };

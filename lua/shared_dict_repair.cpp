@@ -1,7 +1,6 @@
 // Makes a shared dictionary whole again after a process was killed inside its lock. Every entry
 // that was complete is kept; one that was being changed in place goes.
-#include <cstring>
-#include <memory>
+#include <algorithm>
 #include <unordered_map>
 #include <vector>
 
@@ -16,6 +15,7 @@ struct SharedDict::Repair {
     Root& root;
     std::vector<Entry*> entries;           // oldest first, once sorted
     size_t used_bytes = 0;
+    bool dropped = false;                  // an entry that nobody has freed
 
     core::Slab& slab() { return zone.slab(); }
 
@@ -59,8 +59,8 @@ struct SharedDict::Repair {
             }
             bool keep = !entry->writing && (entry->type != list || mend_list(*entry));
             if (!keep) {
-                *link = entry->chain;
-                slab().free(entry);
+                *link = entry->chain;      // its memory is found by rebuild_allocator()
+                dropped = true;
                 continue;
             }
             used_bytes += slab().size_of(entry);
@@ -99,74 +99,25 @@ struct SharedDict::Repair {
         size_t known = used_bytes + slab().size_of(&root);
         return slab().check() && slab().used_bytes() <= known + zone.bytes() / leak_divisor;
     }
-};
 
-namespace {
-
-// A value copied out of the zone.
-struct SavedValue {
-    SharedDict::Type type;
-    std::string bytes;
-
-    SharedDict::Value value() const {
-        SharedDict::Value value{type, 0, bytes};
-        if (type == SharedDict::number) std::memcpy(&value.number, bytes.data(), sizeof(double));
-        if (type == SharedDict::boolean) value.number = bytes[0];
-        return value;
-    }
-};
-
-}  // namespace
-
-// A private copy of an entry, to be stored again after the zone was wiped.
-struct SharedDict::Saved {
-    std::string key;
-    std::vector<SavedValue> values;        // one, or a list's
-    bool is_list;
-    int64_t expires_ms;
-    int flags;
-
-    explicit Saved(Entry& entry)
-        : key(entry.key()), is_list(entry.type == list), expires_ms(entry.expires_ms),
-          flags(entry.flags) {
-        if (!is_list) {
-            values.push_back({Type(entry.type), std::string(entry.value(), entry.value_bytes)});
-            return;
+    // Tells the allocator what there is. Entries stay where they are: this process may be killed
+    // as well, and the next one does it all again.
+    void rebuild_allocator() {
+        std::vector<const void*> live{&root};
+        for (Entry* entry : entries) {
+            live.push_back(entry);
+            if (entry->type != list) continue;
+            for (Node* at = entry->ends().first; at; at = at->next) live.push_back(at);
         }
-        for (Node* at = entry.ends().first; at; at = at->next) {
-            values.push_back({Type(at->type), std::string(at->data, at->bytes)});
-        }
+        std::sort(live.begin(), live.end());
+        live.erase(std::unique(live.begin(), live.end()), live.end());
+        slab().rebuild(live);
     }
 };
-
-void SharedDict::restore(const Saved& saved) {
-    bool evicted = false;
-    if (!saved.is_list) {
-        store_new(saved.key, hash_of(saved.key), saved.values[0].value(), saved.expires_ms,
-                  saved.flags, true, evicted);
-        return;
-    }
-    Status status;
-    Entry* entry = list_for_push(saved.key, status);
-    if (!entry) return;
-    entry->expires_ms = saved.expires_ms;
-    for (const SavedValue& value : saved.values) append(*entry, value.value(), End::right);
-}
-
-// Empties the zone and stores everything again.
-void SharedDict::rebuild(core::ShmZone& zone, const std::vector<Entry*>& entries) {
-    std::vector<Saved> saved;
-    for (Entry* entry : entries) saved.emplace_back(*entry);
-    zone.wipe();
-    if (!make_root(zone)) return;
-    SharedDict dict;
-    dict.zone_ = std::shared_ptr<core::ShmZone>(&zone, [](core::ShmZone*) {});
-    for (const Saved& copy : saved) dict.restore(copy);
-}
 
 void SharedDict::repair(core::ShmZone& zone) {
     Root* root = zone.root<Root>();
-    if (!root || !root->buckets) {
+    if (!root || !root->buckets || !zone.slab().size_of(root)) {
         zone.wipe();
         make_root(zone);
         return;
@@ -175,11 +126,11 @@ void SharedDict::repair(core::ShmZone& zone) {
     for (size_t n = 0; n <= root->mask; n++) work.collect_chain(root->buckets[n]);
     work.sort_by_use();
     work.link_by_use();
-    bool good = work.allocator_good();
+    bool good = !work.dropped && work.allocator_good();
     LOG(core::process_log(), alert, 0,
         "a process died while it changed shared dict \"%s\": %zu keys kept%s",
         zone.name().c_str(), work.entries.size(), good ? "" : ", memory rebuilt");
-    if (!good) rebuild(zone, work.entries);
+    if (!good) work.rebuild_allocator();
 }
 
 }  // namespace lua

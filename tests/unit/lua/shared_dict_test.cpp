@@ -3,6 +3,7 @@
 
 #include <gtest/gtest.h>
 #include <signal.h>
+#include <sys/mman.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -182,26 +183,87 @@ std::string value_for(const std::string& key, unsigned times) {
     }
 }
 
-// Kills processes in the middle of their changes. RESTY_KILLS says how many (100).
+// Each process changes keys of its own, none of which may get lost but the one it was writing.
+constexpr int own_keys = 150;
+constexpr int processes = 2;
+
+std::string own_key(int process, int n) {
+    return "own" + std::to_string(process) + "." + std::to_string(n);
+}
+
+[[noreturn]] void change_own(SharedDict& dict, int process, unsigned seed, volatile int& writing) {
+    std::mt19937 random(seed);
+    while (true) {
+        int n = int(random() % own_keys);
+        std::string key = own_key(process, n);
+        std::string value = value_for(key, 1 + random() % 60);
+        writing = n;
+        set(dict, key, value);
+        writing = -1;
+        if (random() % 8) continue;
+        double count = 1;
+        double start = 0;
+        bool evicted;
+        dict.increment("count" + std::to_string(process), count, &start, 0, evicted);
+    }
+}
+
+pid_t start_process(SharedDict& dict, int process, unsigned seed, volatile int& writing) {
+    pid_t child = fork();
+    if (child) return child;
+    if (seed % 4 == 0) change_for_ever(dict, seed);
+    change_own(dict, process, seed, writing);
+}
+
+void expect_whole(SharedDict& dict) {
+    for (const std::string& key : dict.keys(0)) {
+        if (!key.starts_with("key") && !key.starts_with("own")) continue;
+        std::string text = get(dict, key);
+        EXPECT_EQ(text, value_for(key, unsigned(text.size() / key.size()))) << key;
+    }
+    EXPECT_TRUE(dict.zone().slab().check());
+}
+
+// Puts back what is missing: at most the key that was being written.
+void expect_own_keys(SharedDict& dict, int process, int was_writing) {
+    for (int n = 0; n < own_keys; n++) {
+        std::string key = own_key(process, n);
+        if (get(dict, key) != "(none)") continue;
+        EXPECT_EQ(n, was_writing) << key << " is lost";
+        set(dict, key, key);
+    }
+}
+
+// Kills processes in the middle of their changes, and the second while it may be repairing what the
+// first left. RESTY_KILLS says how many (100).
 TEST(SharedDict, SurvivesTheDeathOfProcesses) {
     auto dict = open_dict("deaths", 4 << 20);
     set(*dict, "constant", "here");
+    auto* writing = static_cast<volatile int*>(mmap(nullptr, 4096, PROT_READ | PROT_WRITE,
+                                                    MAP_SHARED | MAP_ANONYMOUS, -1, 0));
+    for (int process = 0; process < processes; process++)
+        for (int n = 0; n < own_keys; n++)
+            set(*dict, own_key(process, n), own_key(process, n));
     const char* wanted = getenv("RESTY_KILLS");
     int kills = wanted ? atoi(wanted) : 100;
     std::mt19937 random(2);
-    for (int n = 0; n < kills; n++) {
-        pid_t child = fork();
-        if (child == 0) change_for_ever(*dict, unsigned(n));
-        usleep(500 + random() % 3000);
-        kill(child, SIGKILL);
-        waitpid(child, nullptr, 0);
-        EXPECT_EQ(get(*dict, "constant"), "here");
-        for (const std::string& key : dict->keys(0)) {
-            if (key == "constant" || key.starts_with("list")) continue;
-            std::string text = get(*dict, key);
-            EXPECT_EQ(text, value_for(key, unsigned(text.size() / key.size()))) << key;
+    for (int n = 0; n < kills && !HasFailure(); n += processes) {
+        pid_t children[processes];
+        for (int process = 0; process < processes; process++) {
+            writing[process] = -1;
+            children[process] =
+                start_process(*dict, process, unsigned(n + process + 1), writing[process]);
         }
-        EXPECT_TRUE(dict->zone().slab().check());
+        usleep(500 + random() % 3000);
+        for (pid_t child : children) {
+            kill(child, SIGKILL);
+            waitpid(child, nullptr, 0);
+            usleep(random() % 300);
+        }
+        EXPECT_EQ(get(*dict, "constant"), "here");
+        expect_whole(*dict);
+        for (int process = 0; process < processes; process++)
+            expect_own_keys(*dict, process, writing[process]);
     }
 }
 
