@@ -1,5 +1,5 @@
-// TlsAccept: a client connection until its TLS handshake is over, when HTTP takes the socket over. A
-// PROXY protocol header in front of the handshake is read here, and a client that speaks HTTP in
+// TlsAccept: a client connection until its TLS handshake is over, when HTTP takes over the socket.
+// A PROXY protocol header in front of the handshake is read here, and a client that speaks HTTP in
 // the clear is noticed by its first byte.
 #pragma once
 

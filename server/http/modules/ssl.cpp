@@ -38,7 +38,9 @@ constexpr auto choices(Verify) {
                                                 {"optional_no_ca", Verify::optional_no_ca}});
 }
 
-enum class Protocol : uint8_t { ssl2 = 1, ssl3 = 2, tls1 = 4, tls1_1 = 8, tls1_2 = 16, tls1_3 = 32 };
+enum class Protocol : uint8_t {
+    ssl2 = 1, ssl3 = 2, tls1 = 4, tls1_1 = 8, tls1_2 = 16, tls1_3 = 32
+};
 constexpr auto choices(Protocol) {
     return std::to_array<conf::Choice<Protocol>>({{"SSLv2", Protocol::ssl2},
                                                   {"SSLv3", Protocol::ssl3},
