@@ -134,3 +134,52 @@ def test_worker_shutdown_timeout_ends_a_slow_client(server):
         server.signal("QUIT")
         server.process.wait(8)
         assert time.monotonic() - started < 4
+
+
+AGENT = """
+init_by_lua_block { assert(require("ngx.process").enable_privileged_agent(%(connections)d)) }
+init_worker_by_lua_block {
+    local process = require "ngx.process"
+    if process.type() == "privileged agent" then
+        ngx.timer.at(0, function()
+            ngx.log(ngx.WARN, "agent ", ngx.worker.pid(), " of ", process.get_master_pid(), " as ",
+                    io.popen("id -u"):read("*l"), ", worker ", tostring(ngx.worker.id()))
+        end)
+        ngx.timer.every(0.01, function()
+            if ngx.shared.orders:get("leave") then
+                ngx.shared.orders:delete("leave")
+                process.signal_graceful_exit()
+            end
+        end)
+    end
+}
+exit_worker_by_lua_block {
+    ngx.log(ngx.WARN, require("ngx.process").type(), " leaves")
+}
+lua_shared_dict orders 16k;
+"""
+
+
+def agents(server):
+    return [pid for pid in server.workers() if title(pid) == "nginx: privileged agent process"]
+
+
+def test_privileged_agent(server):
+    server.up(http=AGENT % {"connections": 10},
+              user="user nobody nogroup;\n" if os.geteuid() == 0 else "",
+              locations='location = /leave { content_by_lua_block {'
+                        ' ngx.shared.orders:set("leave", true) ngx.say("told") } }')
+    assert wait_until(lambda: len(agents(server)) == 1 and "worker nil" in server.log())
+    first = agents(server)[0]
+    assert "agent %d of %d as %d, worker nil" % (first, server.process.pid, os.getuid()) \
+        in server.log()
+    assert get(server.port, "/leave").text() == "told\n"
+    assert wait_until(lambda: agents(server) not in ([], [first]), 5)
+    assert "privileged agent leaves" in server.log()
+
+
+def test_privileged_agent_without_connections(server):
+    server.up(http=AGENT % {"connections": 0})
+    refusal = "0 worker_connection is not enough, privileged agent process cannot be spawned"
+    assert wait_until(lambda: refusal in server.log())
+    assert agents(server) == []

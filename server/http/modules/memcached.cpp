@@ -10,6 +10,7 @@
 #include "server/http/variables.h"
 #include "server/upstream/session.h"
 #include "server/upstream/settings.h"
+#include "server/upstream/target.h"
 
 namespace server {
 
@@ -72,25 +73,8 @@ class MemcachedRun final : public UpstreamProtocol {
 };
 
 Verdict MemcachedRun::start() {
-    Slice target = conf_.pass.evaluate(request_);
     session_.describe("memcached://", {});
-    auto where = core::parse_host_port(target);
-    if (!where) {
-        LOG(request_.log, error, 0, "%s in upstream \"%.*s\"", where.error().what.c_str(),
-            int(target.size()), target.data());
-        return Verdict::reject(500);
-    }
-    if (!where->is_unix) {
-        UpstreamGroup* group = upstream_groups().find(where->host, where->port);
-        if (group) return session_.start(*group);
-        if (where->port == 0) {
-            LOG(request_.log, error, 0, "no port in upstream \"%.*s\"", int(target.size()),
-                target.data());
-            return Verdict::reject(500);
-        }
-    }
-    Slice host = request_.arena.copy(where->host);
-    return session_.start(UpstreamHost{host, where->port, where->is_unix});
+    return start_at(session_, conf_.pass.evaluate(request_));
 }
 
 bool MemcachedRun::make_request(core::Chain& to) {
