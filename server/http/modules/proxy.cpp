@@ -279,7 +279,12 @@ Verdict ProxyRun::redirect(Slice target) {
     obey_fields();
     if (target[0] == '@') return request.named_location(target);
     Slice args;
-    if (!split_internal_uri(request.arena, target, args)) return Verdict::reject(404);
+    Slice written = target;
+    if (!split_internal_uri(request.arena, target, args)) {
+        LOG(session_.log(), error, 0, "unsafe URI \"%.*s\" was detected", int(written.size()),
+            written.data());
+        return Verdict::reject(404);
+    }
     if (request.method != Method::head) {
         request.method = Method::get;
         request.head.method_name = "GET";
