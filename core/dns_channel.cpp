@@ -88,12 +88,13 @@ struct DnsCallbacks {
         static_cast<DnsChannel*>(data)->watch(fd, readable || writable);
     }
 
-    static void reply(void* argument, int status, int, unsigned char* bytes, int size) {
+    static void reply(void* argument, int status, int timeouts, unsigned char* bytes, int size) {
         auto* query = static_cast<Query*>(argument);
         Query mine = *query;
         delete query;
         if (status == ARES_EDESTRUCTION) return;
         --mine.channel->outstanding_;
+        if (timeouts > 0) mine.channel->first_is_silent_ = true;
         DnsChannel::Receiver& to = *mine.receiver;
         to.receive(to.subject, to.type, status_of(status), bytes, size);
     }
@@ -138,6 +139,7 @@ DnsChannel::~DnsChannel() {
 
 void DnsChannel::query(const std::string& name, bool search, Receiver& receiver) {
     take_errors();
+    if (first_is_silent_ && outstanding_ == 0) ask_another_first();
     ++outstanding_;
     auto* query = new DnsCallbacks::Query{this, &receiver};
     auto send = search ? ares_search : ares_query;
@@ -156,6 +158,23 @@ void DnsChannel::take_errors() {
         log_refusal(socket.fd);
         process(socket.fd, ARES_SOCKET_BAD);
     }
+}
+
+// The first server let a query run into its timeout: it becomes the last, so that not every name
+// waits for it.
+void DnsChannel::ask_another_first() {
+    first_is_silent_ = false;
+    ares_addr_port_node* first = nullptr;
+    if (ares_get_servers_ports(channel_, &first) != ARES_SUCCESS || !first) return;
+    ares_addr_port_node* second = first->next;
+    if (second) {
+        ares_addr_port_node* last = second;
+        while (last->next) last = last->next;
+        last->next = first;
+        first->next = nullptr;
+        ares_set_servers_ports(channel_, second);
+    }
+    ares_free_data(second ? second : first);
 }
 
 void DnsChannel::watch(int fd, bool wanted) {

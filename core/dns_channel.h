@@ -39,11 +39,13 @@ class DnsChannel {
     DnsChannel();
     void watch(int fd, bool wanted);
     void take_errors();
+    void ask_another_first();
     void process(int read_fd, int write_fd);
     void arm();
 
     ares_channeldata* channel_ = nullptr;
     int outstanding_ = 0;
+    bool first_is_silent_ = false;
     std::unordered_map<int, std::unique_ptr<Socket>> sockets_;
     std::vector<std::unique_ptr<Socket>> closed_;   // freed at the end of the turn
     Timer timer_;

@@ -112,7 +112,7 @@ def test_a_refusing_server_is_passed_over(server, dns):
 
 
 def test_a_silent_server_is_passed_over_and_blocks_nobody(server, dns):
-    dns.hosts = {"www.test": ["127.0.0.2"]}
+    dns.hosts = {"www.test": ["127.0.0.2"], "other.test": ["127.0.0.2"]}
     dns.start()
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as silent:
         silent.bind((loopback_address(), 0))
@@ -124,6 +124,9 @@ def test_a_silent_server_is_passed_over_and_blocks_nobody(server, dns):
         assert get(server.port, "/").status == 200
         assert time.monotonic() - started < 0.2
         assert asking.communicate(timeout=8)[0] == b"resolved\n"
+        started = time.monotonic()                # the next name need not wait for it
+        assert ask(server, "other.test") == "resolved"
+        assert time.monotonic() - started < 1
 
 
 def test_nobody_answers(server):
