@@ -14,7 +14,7 @@ from scenarios.tcp_peer import Peer, replies
 
 LOCATIONS = r"""
 lua_socket_log_errors off;
-lua_ssl_trusted_certificate %s/ca.pem;
+lua_ssl_trusted_certificate %(certs)s/ca.pem;
 location = /ask {
     content_by_lua_block {
         local args = ngx.req.get_uri_args()
@@ -35,6 +35,32 @@ location = /ask {
         local res, err = client:request_uri(args.scheme .. "://127.0.0.1:" .. args.port .. "/x?y=1",
                                             params)
         ngx.say(res and res.status .. " " .. res.body or "error: " .. err)
+    }
+}
+location = /shown {
+    content_by_lua_block {
+        local ssl = require "ngx.ssl"
+        local function read(name)
+            local file = assert(io.open("%(certs)s/" .. name))
+            local text = file:read("*a")
+            file:close()
+            return text
+        end
+        local args = ngx.req.get_uri_args()
+        local pem = read(args.cert .. ".pem")
+        local cert, key = assert(ssl.parse_pem_cert(pem)), nil
+        if args.der then
+            cert = assert(ssl.parse_der_cert(assert(ssl.cert_pem_to_der(pem))))
+        end
+        key = assert(ssl.priv_key_pem_to_der(read(args.key .. ".key")))
+        key = assert(ssl.parse_der_priv_key(key))
+        if args.no_key then
+            key = "text"
+        end
+        local res, err = require("resty.http").new():request_uri(
+            "https://127.0.0.1:" .. args.port .. "/",
+            { ssl_client_cert = cert, ssl_client_priv_key = key })
+        ngx.say(res and res.body or "error: " .. err)
     }
 }
 location = /wss {
@@ -60,7 +86,7 @@ OK = "HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello"
 @pytest.fixture(scope="module")
 def asker(certs):
     with ScenarioServer() as server:
-        server.up(locations=LOCATIONS % certs)
+        server.up(locations=LOCATIONS % {"certs": certs})
         yield server
 
 
@@ -104,6 +130,33 @@ def test_a_peer_that_speaks_no_tls(asker):
     with Peer(replies("HTTP/1.1 400 No\r\n\r\n")) as peer:
         assert ask(asker, peer).startswith("error: ")
         assert wait_until(lambda: not peer.open)
+
+
+def test_client_certificates(asker, certs):
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certs + "/good.test.pem", certs + "/good.test.key")
+    context.load_verify_locations(certs + "/ca.pem")
+    context.verify_mode = ssl.CERT_REQUIRED
+
+    def says_who(link):
+        subject = dict(pair[0] for pair in link.sock.getpeercert()["subject"])["commonName"]
+        while link.read_until():
+            link.send("HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s" % (len(subject), subject))
+
+    with Peer(says_who, context) as peer:
+        def shown(cert, key, more=""):
+            return get(asker.port, "/shown?port=%d&cert=%s&key=%s%s"
+                       % (peer.port, cert, key, more)).text().strip()
+        for _ in range(2):
+            assert shown("client", "client") == "client"
+            assert shown("client", "client", "&der=1") == "client"
+            assert shown("good.test", "good.test") == "good.test"
+        # One kept connection for each identity.
+        assert peer.accepted == 2
+        assert shown("client", "good.test") \
+            == "error: the private key doesn't match the cert: key values mismatch"
+        assert shown("client", "client", "&no_key=1") \
+            == "error: bad ssl_client_priv_key: cdata expected, got string"
 
 
 class Proxy(Peer):
