@@ -55,46 +55,34 @@ local is_stale = ffi_new("int[1]")
 local forcible = ffi_new("int[1]")
 local text = ffi_new("unsigned char *[1]")
 
-local function zone_of(dict)
+local function zone_of(dict, level)
     local handle = type(dict) == "table" and dict[1]
     if type(handle) ~= "userdata" then
-        error("bad \"zone\" argument", 3)
+        error("bad \"zone\" argument", level or 3)
     end
     local zone = C.ngx_http_lua_ffi_shdict_udata_to_zone(handle)
     if zone == nil then
-        error("bad \"zone\" argument", 3)
+        error("bad \"zone\" argument", level or 3)
     end
     return zone
 end
 
--- The key as a string, or nil and what is wrong with it.
-local function check_key(key)
+-- Of a method's arguments: the zone, and the key as a string or nil and what is wrong with it.
+local function zone_and_key(dict, key)
+    local zone = zone_of(dict, 4)
     if key == nil then
-        return nil, "nil key"
+        return zone, nil, "nil key"
     end
     if type(key) ~= "string" then
         key = tostring(key)
     end
     if #key == 0 then
-        return nil, "empty key"
+        return zone, nil, "empty key"
     end
     if #key > key_bytes_max then
-        return nil, "key too long"
+        return zone, nil, "key too long"
     end
-    return key
-end
-
--- A method that takes a key: finds its zone and checks the key first. (The tail call leaves
--- errors of level 2 to the caller.)
-local function keyed(method)
-    return function(dict, key, a, b, c)
-        local zone = zone_of(dict)
-        local text, why = check_key(key)
-        if not text then
-            return nil, why
-        end
-        return method(zone, text, a, b, c)
-    end
+    return zone, key
 end
 
 -- ---- storing ----
@@ -122,13 +110,17 @@ local function store(zone, op, key, value, exptime, flags)
 end
 
 local function storing(op)
-    return keyed(function(zone, key, value, exptime, flags)
+    return function(dict, key, value, exptime, flags)
+        local zone, name, why = zone_and_key(dict, key)
         exptime = exptime or 0
         if exptime < 0 then
             error('bad "exptime" argument', 2)
         end
-        return store(zone, op, key, value, exptime, flags)
-    end)
+        if not name then
+            return nil, why
+        end
+        return store(zone, op, name, value, exptime, flags)
+    end
 end
 
 local set = storing(0)
@@ -179,16 +171,24 @@ local function read(zone, key, stale)
     return value_read(own_buffer), tonumber(user_flags[0])
 end
 
-local get = keyed(function(zone, key)
-    local value, flags = read(zone, key, 0)
+local function get(dict, key)
+    local zone, name, why = zone_and_key(dict, key)
+    if not name then
+        return nil, why
+    end
+    local value, flags = read(zone, name, 0)
     if flags and flags ~= 0 then
         return value, flags
     end
     return value
-end)
+end
 
-local get_stale = keyed(function(zone, key)
-    local value, flags = read(zone, key, 1)
+local function get_stale(dict, key)
+    local zone, name, why = zone_and_key(dict, key)
+    if not name then
+        return nil, why
+    end
+    local value, flags = read(zone, name, 1)
     if value == nil then
         if flags then
             return nil, flags            -- the error
@@ -199,7 +199,7 @@ local get_stale = keyed(function(zone, key)
         flags = nil
     end
     return value, flags, is_stale[0] == 1
-end)
+end
 
 -- ---- counting ----
 
@@ -211,7 +211,11 @@ local function as_number(value, name)
         or error("bad " .. name .. " arg: number expected, got " .. type(value), 3)
 end
 
-local incr = keyed(function(zone, key, value, init, init_ttl)
+local function incr(dict, key, value, init, init_ttl)
+    local zone, name, why = zone_and_key(dict, key)
+    if not name then
+        return nil, why
+    end
     if type(value) ~= "number" then
         value = tonumber(value)
     end
@@ -228,7 +232,7 @@ local incr = keyed(function(zone, key, value, init, init_ttl)
             error('must provide "init" when providing "init_ttl"', 2)
         end
     end
-    local rc = C.ngx_http_lua_ffi_shdict_incr(zone, key, #key, number, errmsg, init and 1 or 0,
+    local rc = C.ngx_http_lua_ffi_shdict_incr(zone, name, #name, number, errmsg, init and 1 or 0,
                                               init or 0, (init_ttl or 0) * 1000, forcible)
     if rc ~= 0 then
         return nil, ffi_string(errmsg[0])
@@ -237,27 +241,35 @@ local incr = keyed(function(zone, key, value, init, init_ttl)
         return (tonumber(number[0]))
     end
     return tonumber(number[0]), nil, forcible[0] == 1
-end)
+end
 
 -- ---- times and sizes ----
 
-local ttl = keyed(function(zone, key)
-    local left = tonumber(C.ngx_http_lua_ffi_shdict_get_ttl(zone, key, #key))
+local function ttl(dict, key)
+    local zone, name, why = zone_and_key(dict, key)
+    if not name then
+        return nil, why
+    end
+    local left = tonumber(C.ngx_http_lua_ffi_shdict_get_ttl(zone, name, #name))
     if left == FFI_DECLINED then
         return nil, "not found"
     end
     return left / 1000
-end)
+end
 
-local expire = keyed(function(zone, key, exptime)
+local function expire(dict, key, exptime)
     if not exptime then
         error('bad "exptime" argument', 2)
     end
-    if C.ngx_http_lua_ffi_shdict_set_expire(zone, key, #key, exptime * 1000) == FFI_DECLINED then
+    local zone, name, why = zone_and_key(dict, key)
+    if not name then
+        return nil, why
+    end
+    if C.ngx_http_lua_ffi_shdict_set_expire(zone, name, #name, exptime * 1000) == FFI_DECLINED then
         return nil, "not found"
     end
     return true
-end)
+end
 
 local methods = {
     get = get,
