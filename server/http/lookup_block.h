@@ -1,5 +1,5 @@
-// The shape that map, split_clients and geo share: `NAME SUBJECT $variable { entries }`. A text with
-// variables is looked up in a table; what is found there is the value of a new variable.
+// The shape that map, split_clients and geo share: `NAME SUBJECT $variable { entries }`. A text
+// with variables is looked up in a table; what is found there is the value of a new variable.
 #pragma once
 
 #include <string>
