@@ -9,6 +9,7 @@
 #include <bit>
 #include <cerrno>
 #include <cstdlib>
+#include <functional>
 
 #include "core/threads.h"
 #include "server/http/connection.h"
@@ -26,6 +27,8 @@ constexpr int direct_flag = O_DIRECT;
 #else
 constexpr int direct_flag = 0;
 #endif
+
+constexpr size_t page_bytes = 4096;
 
 // Memory that a disk can write to by itself.
 struct Piece : core::Owner {
@@ -73,6 +76,30 @@ struct Job {
     ssize_t got = 0;
     int error = 0;
 };
+
+// False: no thread can take it, which has been logged.
+bool run_in_pool(Request& request, const std::shared_ptr<Job>& job, core::Task& task,
+                 std::function<void()> done) {
+    const std::string& named = request.core().aio_pool;
+    core::ThreadPool* pool =
+        request.connection.worker.thread_pool(named.empty() ? "default" : named.c_str());
+    if (!pool) return false;
+    auto submitted = pool->submit([job] { job->run(); }, std::move(done));
+    if (!submitted) {
+        LOG(request.log, alert, 0, "%s", submitted.error().what.c_str());
+        return false;
+    }
+    task = std::move(*submitted);
+    return true;
+}
+
+void log_no_bytes(const Request& request, const Job& job) {
+    if (job.got < 0) {
+        LOG(request.log, crit, job.error, "pread() failed");
+    } else {
+        LOG(request.log, alert, 0, "file was truncated while it was read");
+    }
+}
 
 class FileReader {
   public:
@@ -125,11 +152,10 @@ bool FileReader::in_threads(bool direct) const {
 }
 
 std::shared_ptr<Job> FileReader::job_for(const core::Buffer& file, bool direct) const {
-    constexpr int64_t page = 4096;
     int64_t unit = direct ? int64_t(std::bit_ceil(uint64_t(conf_.directio_alignment->count))) : 1;
     int64_t room = std::max<int64_t>(conf_.output_buffers->bytes, unit);
     room -= room % unit;
-    auto* piece = Piece::take(size_t(room), size_t(std::max(unit, page)));
+    auto* piece = Piece::take(size_t(room), size_t(std::max<int64_t>(unit, page_bytes)));
     auto job = std::make_shared<Job>(static_cast<core::OpenFile*>(file.owner), piece);
     job->from = file.file_begin - file.file_begin % unit;
     job->skip = size_t(file.file_begin - job->from);
@@ -141,21 +167,12 @@ std::shared_ptr<Job> FileReader::job_for(const core::Buffer& file, bool direct) 
 
 // False: no thread can take it.
 bool FileReader::submit(const std::shared_ptr<Job>& job) {
-    const char* name = conf_.aio_pool.empty() ? "default" : conf_.aio_pool.c_str();
-    core::ThreadPool* pool = request_.connection.worker.thread_pool(name);
-    if (!pool) return false;
-    auto task = pool->submit([job] { job->run(); }, [this, job] {
+    return run_in_pool(request_, job, task_, [this, job] {
         task_ = {};
         if (request_.output == Request::Output::broken) return waiting_.clear();
         core::Chain out;
         if (use(*job, out) && fill(out)) request_.send_on(std::move(out));
     });
-    if (!task) {
-        LOG(request_.log, alert, 0, "%s", task.error().what.c_str());
-        return false;
-    }
-    task_ = std::move(*task);
-    return true;
 }
 
 // What was read goes on. False: nothing came, and the response is cut.
@@ -163,11 +180,7 @@ bool FileReader::use(const Job& job, core::Chain& out) {
     core::Buffer& file = *waiting_.head();
     int64_t got = std::min<int64_t>(job.got - int64_t(job.skip), job.wanted);
     if (got <= 0) {
-        if (job.got < 0) {
-            LOG(request_.log, crit, job.error, "pread() failed");
-        } else {
-            LOG(request_.log, alert, 0, "file was truncated while it was read");
-        }
+        log_no_bytes(request_, job);
         waiting_.clear();
         request_.cut();
         return false;
@@ -218,6 +231,60 @@ void FileReader::pump() {
     if (fill(out)) request_.send_on(std::move(out));
 }
 
+// The producer of a body whose bytes some filter wants to see. Ends by resuming the request.
+class FileFeeder {
+  public:
+    FileFeeder(Request& of, core::OpenFile& from, int64_t bytes)
+        : request_(of), file_(from), end_(bytes) {
+        file_.hold();
+        drain_.run = [](Request&, void* it) { static_cast<FileFeeder*>(it)->next(); };
+        drain_.argument = this;
+    }
+    ~FileFeeder() { file_.drop(); }
+
+    void next() {
+        if (request_.output == Request::Output::broken || at_ >= end_) {
+            return request_.resume(Verdict::finish());
+        }
+        if (request_.output_blocked()) return request_.on_drained(drain_);
+        // Whole pages: the descriptor may be one for directio.
+        int64_t room = std::max<int64_t>(request_.core().output_buffers->bytes, 1);
+        room = (room + int64_t(page_bytes) - 1) / int64_t(page_bytes) * int64_t(page_bytes);
+        auto job = std::make_shared<Job>(&file_, Piece::take(size_t(room), page_bytes));
+        job->from = at_;
+        job->wanted = std::min(room, end_ - at_);
+        job->size = size_t(room);
+        if (run_in_pool(request_, job, task_, [this, job] { use(*job); })) return;
+        job->run();
+        use(*job);
+    }
+
+  private:
+    void use(const Job& job) {
+        task_ = {};
+        if (job.got <= 0) {
+            log_no_bytes(request_, job);
+            request_.cut();
+            return request_.resume(Verdict::finish());
+        }
+        int64_t got = std::min<int64_t>(job.got, job.wanted);
+        at_ += got;
+        core::Chain piece;
+        job.piece->hold();
+        core::Buffer& buffer = piece.add({job.piece->bytes, size_t(got)}, job.piece);
+        if (at_ >= end_) buffer.flags |= core::Buffer::last;
+        request_.send(std::move(piece));
+        next();
+    }
+
+    Request& request_;
+    core::OpenFile& file_;
+    int64_t at_ = 0;
+    const int64_t end_;
+    Request::Drain drain_;
+    core::Task task_;
+};
+
 bool has_file(const core::Chain& chain) {
     for (const core::Buffer* at = chain.head(); at; at = at->next) {
         if (at->is_file()) return true;
@@ -248,6 +315,20 @@ Verdict read_files(Request& request, core::Chain& chain) {
     reader->take(chain);
     if (!reader->fill(chain)) return Verdict::reject(500);
     return Verdict::pass();
+}
+
+bool wants_feeding(const Request& request) {
+    return request.core().aio == AioMode::threads && request.filter_need_in_memory &&
+           request.body_filters != 0;
+}
+
+Verdict feed_file(Request& request, core::OpenFile& file, int64_t bytes) {
+    auto* feeder = request.arena.make<FileFeeder>(request, file, bytes);
+    // Not from inside the handler: it may end the request.
+    auto* start = request.arena.make<core::Deferred>(
+        [](void* it) { static_cast<FileFeeder*>(it)->next(); }, feeder);
+    core::Reactor::current().at_end(core::Reactor::work, *start);
+    return Verdict::suspend();
 }
 
 }  // namespace server

@@ -15,4 +15,10 @@ bool reads_files(const void* core_conf);
 Verdict want_file_reading(Request& request);                  // its header half
 Verdict read_files(Request& request, core::Chain& chain);     // its body half
 
+// Sends [0, bytes) of a file, read by aio's threads, through filters that want to see it: for a
+// content handler, after the head. suspended.
+Verdict feed_file(Request& request, core::OpenFile& file, int64_t bytes);
+// Is that what the request's location and filters ask for?
+bool wants_feeding(const Request& request);
+
 }  // namespace server

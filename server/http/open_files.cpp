@@ -10,6 +10,7 @@
 #include "core/text.h"
 #include "server/http/core_conf.h"
 #include "server/http/file_cache.h"
+#include "server/http/file_reader.h"
 #include "server/http/request.h"
 
 namespace server {
@@ -134,6 +135,8 @@ Verdict respond_with_file(Request& request, const OpenedFile& file) {
     if (verdict.kind == Verdict::rejected) return verdict;
     if (request.header_only || file.size == 0) {
         verdict = request.send_last();
+    } else if (!file.bytes().data() && wants_feeding(request)) {
+        return feed_file(request, *file.file(), file.size);
     } else {
         core::Chain body;
         file.add_to(body, 0, file.size).flags |= core::Buffer::last;
