@@ -51,8 +51,9 @@ def test_values_of_all_types(lua, opened):
     assert lua.run(opened + """
         local rows, again, info = db:query([[select 1 as a, 'x' as b, null as c, true as d,
             1.5::real as e, 9007199254740993 as f, 12::bigint as g, 1.10::numeric as h,
-            '{"k":[1,2]}'::jsonb as i, '\\x00ff'::bytea as j, '2026-01-02'::date as k, '{}'::int[] as l,
-            '{{1,2},{3,null}}'::int[] as m, array['a"b\\c', 'NULL', null, 'c,d', ''] as n,
+            '{"k":[1,2]}'::jsonb as i, '\\x00ff'::bytea as j, '2026-01-02'::date as k,
+            '{}'::int[] as l, '{{1,2},{3,null}}'::int[] as m,
+            array['a"b\\c', 'NULL', null, 'c,d', ''] as n,
             '[0:1]={t,f}'::bool[] as o]])
         return rows, again, info.command, info.affected_rows, #info.columns, info.columns[1],
                db:set_keepalive()
