@@ -157,6 +157,7 @@ void Connect::enter(State state) {
         set_timer(socket().connect_timeout_ms);
         break;
     case State::turn:
+        cancel_timer();
         core::Reactor::current().at_end(core::Reactor::work, turn_);
         break;
     case State::done:
@@ -171,6 +172,7 @@ void Connect::try_again() {
     SocketPool& pool = *slot_.pool();
     pool.end_turn();
     state_ = State::done;
+    if (abandoned()) return slot_.release();
     if (SocketConnection* idle = pool.take()) {
         idle->end_idle(socket());
         socket().remote = idle->remote;
@@ -200,6 +202,7 @@ void Connect::resolve() {
 }
 
 void Connect::resolved(const core::Resolution& found) {
+    if (abandoned()) return;
     if (!found.ok() || found.addresses.empty()) {
         core::ResolveStatus status =
             found.ok() ? core::ResolveStatus::host_not_found : found.status;

@@ -111,6 +111,7 @@ class SocketOp : public Op {
     using Slot = SocketOp* TcpSocket::*;
     SocketOp(LuaThread& thread, TcpSocket& socket, Slot slot);
     void set_timer(int64_t timeout_ms) { timer_.set(timeout_ms); }
+    void cancel_timer() { timer_.cancel(); }
     void finish();                                  // queues the thread; the socket stays busy
     void finish(SocketFailure failure) {
         failure_ = failure;

@@ -3,6 +3,7 @@ documented error, and nothing left behind. Sockets and pools that outlive their 
 import contextlib
 import os
 import socket
+import threading
 import time
 
 import pytest
@@ -195,6 +196,71 @@ def test_clients_that_leave(server, peers):
     for client in clients:
         client.close()
     assert wait_until(lambda: descriptors(server) <= before, 5)
+
+
+STRESS = """
+    local socket = ngx.socket.tcp()
+    socket:settimeouts(5, 20, 20)
+    local ok, why = socket:connect("127.0.0.1", tonumber(ngx.var.arg_port),
+                                   {pool = "p" .. math.random(3), pool_size = 2, backlog = 4})
+    if not ok then return ngx.say(why) end
+    local function receive() return socket:receive() end
+    local ways = {
+        function() socket:send("?\\n") receive() socket:setkeepalive(math.random(20)) end,
+        function() socket:send("?\\n") socket:setkeepalive() end,
+        function()
+            local thread = ngx.thread.spawn(receive)
+            ngx.sleep(math.random() * 0.01)
+            ngx.thread.kill(thread)
+            socket:send("x")
+        end,
+        function() ngx.thread.spawn(receive) socket:send("?\\n") ngx.exit(200) end,
+        function() socket:detach() shared[math.random(5)] = socket end,
+        function()
+            local other = shared[math.random(5)]
+            if not other then return end
+            pcall(function() other:send("?\\n") other:receive() other:attach() end)
+        end,
+        function()
+            socket:send("?\\n")
+            ngx.timer.at(0, function() pcall(receive) end)
+            error("x")
+        end,
+        function() require("resty.sockets").close_idle("p1") collectgarbage() end,
+    }
+    ways[math.random(#ways)]()
+    ngx.say("done")
+"""
+
+
+def test_everything_at_once(server, peers):
+    def script(link):
+        while link.read_until(b"\n"):
+            link.send("!\n")
+    peer = peers(script)
+    server.up(http="init_by_lua_block { shared = {} }", locations="""
+        lua_check_client_abort on;
+        lua_socket_log_errors off;
+        location = /t { content_by_lua_block { %s } }
+    """ % STRESS)
+    get(server.port, "/")
+    worker = server.workers()[0]
+
+    def client():
+        for turn in range(60):
+            with socket.create_connection(("127.0.0.1", server.port)) as link:
+                link.sendall(b"GET /t?port=%d HTTP/1.0\r\n\r\n" % peer.port)
+                if turn % 10:
+                    while link.recv(4096):
+                        pass
+
+    clients = [threading.Thread(target=client) for _ in range(12)]
+    for one in clients:
+        one.start()
+    for one in clients:
+        one.join()
+    assert server.workers() == [worker]
+    assert get(server.port, "/").status == 200
 
 
 def test_turns_come_in_order(ask):
