@@ -8,6 +8,7 @@
 
 #include <algorithm>
 
+#include "lua/api.h"
 #include "lua/code_cache.h"
 #include "lua/memory_limit.h"
 #include "lua/output.h"
@@ -233,6 +234,15 @@ Verdict run_log(Request& request) {
 
 // ---- header filter ----
 
+// OpenResty answers with this status here, and no body.
+Verdict answer_with_close_status(Request& request) {
+    request.response.status = server::status_close;
+    request.response.content_length = 0;
+    request.response.content_type = {};
+    request.header_only = true;
+    return Verdict::pass();
+}
+
 // A status given by ngx.exit in a header filter replaces the response; the filter sees that one as
 // well, where the same ngx.exit changes nothing more.
 Verdict header_filter_verdict(const LuaTask& task) {
@@ -242,6 +252,9 @@ Verdict header_filter_verdict(const LuaTask& task) {
     if (task.exit_status == 0) return Verdict::pass();
     if (task.exit_status < 0) return Verdict::reject(server::status_close);
     before = uint16_t(task.exit_status);
+    if (task.exit_status == server::status_close && compat_openresty()) {
+        return answer_with_close_status(*task.request);
+    }
     return Verdict::reject(task.exit_status);
 }
 
