@@ -36,7 +36,7 @@ struct EscapeTable {
 };
 constexpr EscapeTable escapes;
 
-constexpr uint64_t each_byte(uint8_t c) { return 0x0101010101010101 * c; }
+constexpr uint64_t each_byte(uint8_t c) { return 0x0101010101010101u * c; }
 
 // Eight bytes at once: is none of them to be escaped? (A byte next to one that is may be taken for
 // one, which does not matter.)
