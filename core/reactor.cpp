@@ -42,12 +42,17 @@ void Reactor::turn(int64_t wait_limit_ms) {
 }
 
 void Reactor::run_queues() {
-    // What work queues while it runs belongs to the next turn once a round is over, so that a
-    // thread which always has more to do cannot starve descriptors.
+    // Work that work queues is done in this turn as well: a subrequest would otherwise cost a
+    // system call for each step. But only so many rounds of it: a thread which always has more to
+    // do cannot starve descriptors.
+    constexpr int work_rounds_max = 8;
     for (int stage = 0; stage < stages; ++stage) {
-        List<Deferred> round;
-        round.take_all(queues_[stage]);
-        while (Deferred* item = round.pop_front()) item->run_(item->argument_);
+        int rounds = stage == work ? work_rounds_max : 1;
+        while (rounds-- > 0 && !queues_[stage].empty()) {
+            List<Deferred> round;
+            round.take_all(queues_[stage]);
+            while (Deferred* item = round.pop_front()) item->run_(item->argument_);
+        }
     }
 }
 
