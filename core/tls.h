@@ -121,6 +121,8 @@ class TlsSession {
     const std::string& error_text() const { return error_text_; }
 
     ssl_st* native() const { return ssl_; }
+    // The same handle, for whoever asks about the connection when the session has gone.
+    std::shared_ptr<ssl_st> share() const;
 
   private:
     friend struct TlsCallbacks;

@@ -71,6 +71,11 @@ TlsSessionPtr TlsSession::create(std::shared_ptr<TlsContext> context, int fd) {
     return session;
 }
 
+std::shared_ptr<ssl_st> TlsSession::share() const {
+    SSL_up_ref(ssl_);
+    return {ssl_, SSL_free};
+}
+
 TlsSession::~TlsSession() {
     // A session that was not shut down would be forgotten by the resumption cache.
     if (!failed_ && established()) {

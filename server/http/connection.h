@@ -12,6 +12,8 @@
 #include "core/socket.h"
 #include "core/timer.h"
 
+struct ssl_st;
+
 namespace server {
 
 struct ListenAddress;
@@ -34,6 +36,7 @@ class Connection : public core::ListNode, public core::IoHandler {
     uint32_t requests = 0;             // $connection_requests
     int64_t opened_ms;                 // wall clock
     bool tls = false;
+    std::shared_ptr<ssl_st> detached_tls;   // what $ssl_* tell of once the socket was taken away
     std::unique_ptr<ProxyHeader> proxy;   // what a PROXY protocol header said; null without one
 
     const core::Address& local();      // the address the client connected to (asked for once)

@@ -7,6 +7,7 @@
 #include <cstring>
 
 #include "core/clock.h"
+#include "core/tls.h"
 #include "server/http/core_conf.h"
 #include "server/http/proxy_header.h"
 #include "server/http/request.h"
@@ -521,6 +522,7 @@ core::Stream H1::detach(std::string& leftover) {
     watch.stop();
     read_timer_.cancel();
     write_timer_.cancel();
+    if (core::TlsSession* session = stream.tls()) detached_tls = session->share();
     return std::move(stream);
 }
 

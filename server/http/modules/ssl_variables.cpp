@@ -23,7 +23,7 @@ using core::Slice;
 
 SSL* ssl_of(Request& request) {
     core::TlsSession* session = request.connection.stream.tls();
-    return session ? session->native() : nullptr;
+    return session ? session->native() : request.connection.detached_tls.get();
 }
 
 Value kept(Request& request, const std::string& text) {
