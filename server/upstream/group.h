@@ -30,7 +30,9 @@ struct GroupShared;
 class PeerChooser;               // server/upstream/balancer.h
 class Request;
 class Worker;
+struct Location;
 struct StickyRule;               // server/upstream/sticky.h
+struct UpstreamSettings;
 
 // A `server` line.
 struct ServerLine {
@@ -126,8 +128,17 @@ class UpstreamGroup {
     std::vector<std::unique_ptr<Lookup>> lookups_;
 };
 
+// A location that sends its requests to a group.
+struct UpstreamTarget {
+    const Location* location;
+    UpstreamGroup* group;
+    const UpstreamSettings* settings;
+    bool tls;
+};
+
 // The groups of a configuration.
 struct UpstreamGroups {
+    std::vector<UpstreamTarget> targets;
     std::vector<std::shared_ptr<UpstreamGroup>> all;
     std::shared_ptr<core::ShmZone> updates;
 

@@ -297,6 +297,12 @@ core::TlsSessionPtr UpstreamTls::open(Request& request, const UpstreamTlsSetting
     return session;
 }
 
+core::TlsSessionPtr UpstreamTls::open(int fd, const std::string& name) {
+    core::TlsSessionPtr session = core::TlsSession::create(context_, fd);
+    if (session) (void)session->set_server_name(name);
+    return session;
+}
+
 bool UpstreamTls::use_own_certificate(Request& request, const UpstreamTlsSettings& settings,
                                       core::TlsSession& session) {
     core::Slice certificate = settings.tls_certificate->evaluate(request);

@@ -76,6 +76,8 @@ class UpstreamTls {
     // A session for a connected socket. Null: logged.
     core::TlsSessionPtr open(Request& request, const UpstreamTlsSettings& settings, int fd,
                              core::Slice name, const std::string& session_key);
+    // The same without a request (health checks): no certificate that variables name.
+    core::TlsSessionPtr open(int fd, const std::string& name);
     // What of the server's certificate is wrong; empty: nothing. In nginx's words.
     static std::string check(core::TlsSession& session, core::Slice name);
 

@@ -412,6 +412,10 @@ conf::Result<void> prepare(Configuration& configuration) {
         if (!url) return url.take_error();
         target.fixed = std::move(*url);
         target.group = group_of(target.fixed, location->place);
+        if (target.group) {
+            upstream_groups().targets.push_back(
+                {location, target.group, &conf, target.fixed.tls});
+        }
     }
     return {};
 }
