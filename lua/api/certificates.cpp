@@ -27,8 +27,8 @@ using Certificate = std::unique_ptr<X509, Free<X509_free>>;
 using Chain = std::unique_ptr<STACK_OF(X509), Free<free_chain>>;
 using Key = std::unique_ptr<EVP_PKEY, Free<EVP_PKEY_free>>;
 
-// Says why, and answers null. What stayed in OpenSSL's queue would be taken for an error of the next
-// TLS operation.
+// Says why, and answers null. What stayed in OpenSSL's queue would be taken for an error of the
+// next TLS operation.
 std::nullptr_t tell(char** error, const char* why) {
     ERR_clear_error();
     *error = const_cast<char*>(why);
