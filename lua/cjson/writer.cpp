@@ -40,7 +40,7 @@ constexpr uint64_t each_byte(uint8_t c) { return 0x0101010101010101u * c; }
 
 // Eight bytes at once: is none of them to be escaped? (A byte next to one that is may be taken for
 // one, which does not matter.)
-bool is_plain(uint64_t word) {
+[[gnu::always_inline]] inline bool is_plain(uint64_t word) {
     auto zero_byte = [](uint64_t v) { return (v - each_byte(1)) & ~v; };
     uint64_t control = (word - each_byte(0x20)) & ~word;
     uint64_t found = control | zero_byte(word ^ each_byte('"')) |
