@@ -94,7 +94,7 @@ void Worker::run() {
     for (const Module* module : modules()) {
         if (module->exit_worker) module->exit_worker(*this);
     }
-    if (exit_ == Exit::graceful && !connections.empty()) report_leftovers();
+    if (exit_ == Exit::graceful && !ending_ && !connections.empty()) report_leftovers();
 }
 
 // Whoever is still here after a graceful exit was forgotten by something: that is worth a look at
