@@ -11,6 +11,7 @@
 #include <fstream>
 
 #include "conf/binder.h"
+#include "core/clock.h"
 #include "core/text.h"
 #include "core/tls.h"
 #include "server/http/request.h"
@@ -115,34 +116,6 @@ BIO* open_pem(core::Slice named) {
     return BIO_new_file(path.c_str(), "r");
 }
 
-bool use_chain(SSL* ssl, core::Slice named) {
-    BIO* bio = open_pem(named);
-    if (!bio) return false;
-    X509* leaf = PEM_read_bio_X509_AUX(bio, nullptr, nullptr, nullptr);
-    bool good = leaf && SSL_use_certificate(ssl, leaf) == 1;
-    X509_free(leaf);
-    SSL_clear_chain_certs(ssl);
-    while (good) {
-        X509* next = PEM_read_bio_X509(bio, nullptr, nullptr, nullptr);
-        if (!next) break;
-        good = SSL_add0_chain_cert(ssl, next) == 1;
-        if (!good) X509_free(next);
-    }
-    ERR_clear_error();
-    BIO_free(bio);
-    return good;
-}
-
-bool use_key(SSL* ssl, core::Slice named, std::vector<std::string>& passwords) {
-    BIO* bio = open_pem(named);
-    if (!bio) return false;
-    EVP_PKEY* key = PEM_read_bio_PrivateKey(bio, nullptr, give_password, &passwords);
-    bool good = key && SSL_use_PrivateKey(ssl, key) == 1;
-    EVP_PKEY_free(key);
-    BIO_free(bio);
-    return good;
-}
-
 // What a context depends on. Files may have changed since the last configuration.
 std::string fingerprint(const UpstreamTlsSettings& settings) {
     std::string text = core::format(
@@ -168,6 +141,41 @@ std::string conf_path(const std::string& path, conf::Binder& binder) {
 }
 
 }  // namespace
+
+// A certificate with its chain and key.
+struct UpstreamTls::OwnCertificate {
+    std::vector<X509*> chain;            // the server's own first
+    EVP_PKEY* key = nullptr;
+    int64_t read_s = 0, used_s = 0;
+
+    ~OwnCertificate() {
+        for (X509* each : chain) X509_free(each);
+        EVP_PKEY_free(key);
+    }
+    bool read(core::Slice chain_name, core::Slice key_name, std::vector<std::string>& passwords) {
+        BIO* bio = open_pem(chain_name);
+        if (!bio) return false;
+        X509* next = PEM_read_bio_X509_AUX(bio, nullptr, nullptr, nullptr);
+        for (; next; next = PEM_read_bio_X509(bio, nullptr, nullptr, nullptr)) {
+            chain.push_back(next);
+        }
+        BIO_free(bio);
+        if (chain.empty()) return false;
+        ERR_clear_error();               // that there are no more
+        bio = open_pem(key_name);
+        if (!bio) return false;
+        key = PEM_read_bio_PrivateKey(bio, nullptr, give_password, &passwords);
+        BIO_free(bio);
+        return key != nullptr;
+    }
+    bool use(SSL* ssl) const {
+        bool good = SSL_use_certificate(ssl, chain[0]) == 1;
+        for (size_t i = 1; good && i < chain.size(); ++i) {
+            good = SSL_add1_chain_cert(ssl, chain[i]) == 1;
+        }
+        return good && SSL_use_PrivateKey(ssl, key) == 1;
+    }
+};
 
 conf::Result<void> parse_setting(CertificateCache& to, const conf::Line& line) {
     for (size_t i = 0; i < line.count(); ++i) {
@@ -308,13 +316,40 @@ bool UpstreamTls::use_own_certificate(Request& request, const UpstreamTlsSetting
     core::Slice certificate = settings.tls_certificate->evaluate(request);
     if (certificate.empty()) return true;
     core::Slice key = settings.tls_certificate_key->evaluate(request);
-    if (use_chain(session.native(), certificate) &&
-        use_key(session.native(), key, passwords_)) {
-        return true;
-    }
+    auto own = own_certificate(*settings.tls_certificate_cache, certificate, key);
+    if (own && own->use(session.native())) return true;
     LOG(request.log, error, 0, "cannot load certificate \"%.*s\"%s", int(certificate.size()),
         certificate.data(), core::take_tls_errors().c_str());
     return false;
+}
+
+// From the cache, or read. Null: it cannot be.
+std::shared_ptr<UpstreamTls::OwnCertificate> UpstreamTls::own_certificate(
+    const CertificateCache& cache, core::Slice chain, core::Slice key) {
+    int64_t now_s = core::Clock::seconds();
+    std::string name = std::string(chain) + "\n" + std::string(key);
+    auto known = certificates_.find(name);
+    if (known != certificates_.end()) {
+        OwnCertificate& kept = *known->second;
+        bool fresh = now_s - kept.read_s <= cache.valid_s &&
+                     now_s - kept.used_s <= cache.inactive_s;
+        kept.used_s = now_s;
+        if (fresh) return known->second;
+        certificates_.erase(known);
+    }
+    auto made = std::make_shared<OwnCertificate>();
+    if (!made->read(chain, key, passwords_)) return nullptr;
+    made->read_s = made->used_s = now_s;
+    if (cache.most == 0) return made;
+    if (int64_t(certificates_.size()) >= cache.most) {
+        auto oldest = std::min_element(certificates_.begin(), certificates_.end(),
+                                       [](const auto& a, const auto& b) {
+                                           return a.second->used_s < b.second->used_s;
+                                       });
+        certificates_.erase(oldest);
+    }
+    certificates_.emplace(std::move(name), made);
+    return made;
 }
 
 std::string UpstreamTls::check(core::TlsSession& session, core::Slice name) {

@@ -36,7 +36,7 @@ inline constexpr conf::Choice<TlsProtocol> upstream_tls_protocols[] = {
     {"TLSv1.2", TlsProtocol::tls12}, {"TLSv1.3", TlsProtocol::tls13}};
 constexpr const auto& choices(TlsProtocol) { return upstream_tls_protocols; }
 
-// Parameters are checked; certificates that variables name are kept by their own path and age.
+// How certificates that variables name are kept once they were read.
 struct CertificateCache {
     int64_t most = 0;                    // 0: off
     int64_t inactive_s = 10, valid_s = 60;
@@ -87,11 +87,15 @@ class UpstreamTls {
                                  conf::Binder& binder);
     bool use_own_certificate(Request& request, const UpstreamTlsSettings& settings,
                              core::TlsSession& session);
+    struct OwnCertificate;
+    std::shared_ptr<OwnCertificate> own_certificate(const CertificateCache& cache,
+                                                    core::Slice chain, core::Slice key);
     void keep(core::TlsSession& session, ssl_session_st* resumable);
 
     std::shared_ptr<core::TlsContext> context_;
     std::vector<std::string> passwords_;
     std::unordered_map<std::string, ssl_session_st*> sessions_;
+    std::unordered_map<std::string, std::shared_ptr<OwnCertificate>> certificates_;
 };
 
 }  // namespace server

@@ -104,7 +104,8 @@ def test_client_certificate(server, keys, variable):
         own = "proxy_ssl_certificate %s; proxy_ssl_certificate_key %s;" % (
             keys / "cert.pem", keys / "key.pem")
         if variable:
-            own = "set $c cert; proxy_ssl_certificate %s/$c.pem; " \
+            own = "set $c cert; proxy_ssl_certificate_cache max=1 valid=1m; " \
+                  "proxy_ssl_certificate %s/$c.pem; " \
                   "proxy_ssl_certificate_key %s/key.pem;" % (keys, keys)
         server.setup(http="upstream backend { server 127.0.0.1:%d; }" % upstream.port,
                      locations="location /p { proxy_pass https://backend; %s }" % own)

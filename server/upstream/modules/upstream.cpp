@@ -449,7 +449,13 @@ Value last_server_name(Request& request, Slice, uintptr_t) {
     return record->server_name;
 }
 
+// Nothing is cached so far: log formats may name these all the same.
+Value nothing_cached(Request&, Slice, uintptr_t) { return Value::none(); }
+
 constexpr Variable variables[] = {
+    {"upstream_cache_status", nothing_cached, Variable::volatile_},
+    {"upstream_cache_last_modified", nothing_cached, Variable::volatile_},
+    {"upstream_cache_etag", nothing_cached, Variable::volatile_},
     {"upstream_addr", upstream_addr, Variable::volatile_},
     {"upstream_status", upstream_status, Variable::volatile_},
     {"upstream_response_time", upstream_time, Variable::volatile_, response_time},
