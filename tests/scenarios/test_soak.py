@@ -1,5 +1,5 @@
-"""A mix of everything with clients that leave at any moment: memory, descriptors, threads and timers
-of the worker stay flat. RESTY_SOAK_SECONDS=1800 for the long run."""
+"""A mix of everything with clients that leave at any moment: memory, descriptors, threads and
+timers of the worker stay flat. RESTY_SOAK_SECONDS=1800 for the long run."""
 import os
 import random
 import threading
