@@ -91,8 +91,11 @@ Verdict ProxyRun::start() {
         Slice text = conf.target.text.evaluate(request);
         auto parsed = parse_proxy_url(text);
         if (!parsed) {
-            LOG(request.log, error, 0, "%s \"%.*s\"", parsed.error().what.c_str(),
-                int(text.size()), text.data());
+            const std::string& what = parsed.error().what;
+            bool says_where = what.find('"') != std::string::npos;
+            if (says_where) LOG(request.log, error, 0, "%s", what.c_str());
+            else LOG(request.log, error, 0, "%s in \"%.*s\"", what.c_str(), int(text.size()),
+                     text.data());
             return Verdict::reject(500);
         }
         url = std::move(*parsed);
@@ -402,6 +405,13 @@ UpstreamGroup* group_of(const ProxyUrl& url, const conf::Place& place) {
     return made.get();
 }
 
+// The servers of an upstream{} block have their own ports.
+bool names_block_with_port(const ProxyUrl& url) {
+    if (url.no_port || url.is_unix) return false;
+    UpstreamGroup* block = upstream_groups().find(url.host, 0);
+    return block && !block->implicit;
+}
+
 conf::Result<void> prepare(Configuration& configuration) {
     for (Location* location : configuration.locations) {
         auto& conf = const_cast<ProxyConf&>(location->conf<ProxyConf>(proxy));
@@ -411,6 +421,11 @@ conf::Result<void> prepare(Configuration& configuration) {
         auto url = parse_proxy_url(target.fixed_text);
         if (!url) return url.take_error();
         target.fixed = std::move(*url);
+        if (names_block_with_port(target.fixed)) {
+            return configuration.binder().error_at(
+                location->place, "upstream \"" + std::string(target.fixed.host) +
+                                     "\" may not have port " + std::to_string(target.fixed.port));
+        }
         target.group = group_of(target.fixed, location->place);
         if (target.group) {
             upstream_groups().targets.push_back(
