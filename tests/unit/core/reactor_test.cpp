@@ -151,7 +151,7 @@ TEST_F(ReactorTest, WorkQueuedByWorkDoesNotStarveDescriptors) {
     turn(1000);
     turn(1000);
     EXPECT_GE(handler.events, 1);
-    EXPECT_LT(endless.runs, 10);
+    EXPECT_LE(endless.runs, 2 * 8);      // a turn does so many rounds of it, then looks around
 }
 
 TEST_F(ReactorTest, PostsFromOtherThreads) {
