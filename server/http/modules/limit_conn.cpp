@@ -66,8 +66,8 @@ Outcome enter(Request& request, State& state, const Limit& limit, Slice key) {
     if (!entry) entry = zone.add(key, hash);
     if (!entry) return Outcome::no_memory;
     ++entry->count;
-    auto* place = request.main->arena.make<Place>(&zone, entry, zone.generation(), state.places);
-    state.places = place;
+    Place place{&zone, entry, zone.generation(), state.places};
+    state.places = request.main->arena.make<Place>(place);
     return Outcome::fits;
 }
 
