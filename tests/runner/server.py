@@ -32,10 +32,17 @@ def binary_path():
     return os.path.abspath(os.environ.get("RESTY_SERVER", DEFAULT_BINARY))
 
 
+given_ports = set()
+
+
 def free_port():
-    """A port nobody uses, below the kernel's ephemeral range so that no client takes it."""
+    """A port nobody uses, below the kernel's ephemeral range so that no client takes it. Never the
+    same one twice: hundreds of cases share a server, and two of them would share its port."""
     for _ in range(1000):
         port = random.randrange(10240, 32000)
+        if port in given_ports:
+            continue
+        given_ports.add(port)
         with socket.socket() as probe:
             try:
                 probe.bind(("127.0.0.1", port))
