@@ -10,6 +10,7 @@
 #include "server/http/phases.h"
 #include "server/http/router.h"
 #include "server/http/variables.h"
+#include "server/stream/blocks.h"
 
 namespace server {
 

@@ -21,6 +21,8 @@ class VariableTable;     // server/http/variables.h
 class NameTable;         // server/http/router.h
 class LocationTree;      // server/http/router.h
 struct ServerTls;        // server/http/server_tls.h
+struct StreamBlocks;     // server/stream/blocks.h
+struct StreamServer;     // server/stream/blocks.h
 struct VirtualServer;
 
 // One handler call of a request's way through the phases. A location's steps stand in one array,
@@ -103,6 +105,7 @@ struct ListenAddress {
     std::string text;
     VirtualServer* default_server = nullptr;
     std::vector<VirtualServer*> servers;
+    StreamServer* stream = nullptr;          // of stream{}: whose it is; then no HTTP is spoken
     std::unique_ptr<NameTable> names;        // null when the default server takes every name
     std::vector<int> fds;                    // bound by the master; one a worker with reuseport
     // An address covered by a wildcard on its port is not bound itself: connections to it come in
@@ -150,6 +153,7 @@ class Configuration {
     // Every location of every server, if-blocks included, in order of creation.
     std::vector<Location*> locations;
     std::vector<conf::Level*> levels;                             // for inheritance, outer first
+    std::unique_ptr<StreamBlocks> stream;                         // null without stream{}
     core::Log error_log;                                          // the main error_log
     // Set while init_process runs (ngx.process.enable_privileged_agent): one more process, which
     // keeps the master's user and accepts nothing, may have so many connections. Negative: none.
@@ -161,6 +165,8 @@ class Configuration {
     // directive said (address, options, flags, the *_given marks); servers are filled in here.
     conf::Result<void> add_listen(ListenAddress&& parsed, VirtualServer& server,
                                   const conf::Line& line);
+    // For `listen` in stream{}: an address of one server, which `parsed` names.
+    conf::Result<void> add_stream_listen(ListenAddress&& parsed);
 
   private:
     Configuration() = default;

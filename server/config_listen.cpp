@@ -24,6 +24,16 @@ conf::Result<void> merge_options(ListenAddress& into, ListenAddress& parsed) {
     return {};
 }
 
+conf::Error taken(const ListenAddress& listen) {
+    return {"duplicate \"" + listen.address.text() + "\" address and port pair"};
+}
+
+auto same_as(const ListenAddress& parsed) {
+    return [&](const auto& known) {
+        return known->address == parsed.address && known->options.type == parsed.options.type;
+    };
+}
+
 bool covers(const ListenAddress& wildcard, const ListenAddress& other) {
     return &wildcard != &other && wildcard.address.is_wildcard() &&
            wildcard.address.family() == other.address.family() &&
@@ -35,10 +45,7 @@ bool covers(const ListenAddress& wildcard, const ListenAddress& other) {
 
 conf::Result<void> Configuration::add_listen(ListenAddress&& parsed, VirtualServer& server,
                                              const conf::Line& line) {
-    auto same = [&](const auto& known) {
-        return known->address == parsed.address && known->options.type == parsed.options.type;
-    };
-    auto found = std::find_if(listens.begin(), listens.end(), same);
+    auto found = std::find_if(listens.begin(), listens.end(), same_as(parsed));
     if (found == listens.end()) {
         parsed.default_server = &server;
         parsed.servers.push_back(&server);
@@ -47,6 +54,7 @@ conf::Result<void> Configuration::add_listen(ListenAddress&& parsed, VirtualServ
         return {};
     }
     ListenAddress& into = **found;
+    if (into.stream) return taken(into);
     auto& sharing = into.servers;
     if (std::find(sharing.begin(), sharing.end(), &server) != sharing.end()) {
         return conf::Error{"a duplicate listen " + parsed.address.text()};
@@ -70,9 +78,18 @@ conf::Result<void> Configuration::add_listen(ListenAddress&& parsed, VirtualServ
     return {};
 }
 
+conf::Result<void> Configuration::add_stream_listen(ListenAddress&& parsed) {
+    auto found = std::find_if(listens.begin(), listens.end(), same_as(parsed));
+    if (found != listens.end()) return taken(**found);
+    parsed.text = parsed.address.text();
+    listens.push_back(std::make_unique<ListenAddress>(std::move(parsed)));
+    return {};
+}
+
 core::Result<void> Configuration::build_routes() {
     cover_by_wildcards();
     for (auto& listen : listens) {
+        if (listen->stream) continue;
         auto built = build_names(*listen);
         if (!built) return built;
     }

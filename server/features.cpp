@@ -45,6 +45,7 @@ constexpr Feature features[] = {
     {"http_perl_module", "perl", "--with-http_perl_module"},
     {"mail_module", "mail", "--with-mail"},
     {"stream_module", "stream", "--with-stream"},
+    {"stream_ssl_module", "stream", "--with-stream_ssl_module"},
     {"stream_ssl_preread_module", "ssl_preread", "--with-stream_ssl_preread_module"},
     {"stream_geoip_module", "geoip_country", "--with-stream_geoip_module"},
     {"ndk_http_module", "http", "--add-module=ngx_devel_kit"},

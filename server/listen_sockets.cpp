@@ -12,6 +12,7 @@
 #include "core/text.h"
 #include "server/config.h"
 #include "server/http/core_conf.h"
+#include "server/stream/blocks.h"
 
 namespace server {
 
@@ -36,7 +37,9 @@ void allow_sharing(int fd) {
 // tcp_nodelay: connections take it over from the socket they come in by.
 void set_delays(const ListenAddress& listen) {
     if (listen.address.family() == AF_UNIX || listen.options.type != SOCK_STREAM) return;
-    for (int fd : listen.fds) core::set_nodelay(fd, listen.default_server->root.core->tcp_nodelay);
+    bool on = listen.stream ? listen.stream->conf->tcp_nodelay
+                            : listen.default_server->root.core->tcp_nodelay;
+    for (int fd : listen.fds) core::set_nodelay(fd, on);
 }
 
 }  // namespace

@@ -10,6 +10,7 @@
 
 #include "server/config.h"
 #include "server/http/connection.h"
+#include "server/stream/session.h"
 #include "server/worker.h"
 
 namespace server {
@@ -135,6 +136,7 @@ void Listener::adopt(core::Fd fd, const core::Address& peer) {
         if (from.size == sizeof(sa_family_t)) from.local.sun_path[0] = '\0';
     }
     ListenAddress& listen = listen_.specific.empty() ? listen_ : address_of(fd.get());
+    if (listen.stream) return StreamSession::accept(worker_, listen, std::move(fd), from);
     Connection::accept(worker_, listen, std::move(fd), from);
 }
 

@@ -9,6 +9,7 @@
 #include "server/http/h1.h"
 #include "server/http/proxy_header.h"
 #include "server/http/tls_accept.h"
+#include "server/stream/blocks.h"
 #include "server/worker.h"
 
 namespace server {
@@ -35,8 +36,9 @@ Connection::Connection(Worker& by, ListenAddress& on, core::Fd fd, const core::A
       opened_ms(core::Clock::wall_ms()),
       destruction_([](void* it) { delete static_cast<Connection*>(it); }, this) {
     log = core::process_log();
-    const auto& error_log = listen.default_server->root.core->error_log;
-    if (error_log) log.log = error_log.get();
+    const auto* error_log = listen.stream ? &listen.stream->conf->error_log
+                                          : &listen.default_server->root.core->error_log;
+    if (*error_log) log.log = error_log->get();
     log.connection = serial;
     log.describe = describe_connection;
     log.subject = this;

@@ -1,7 +1,8 @@
 // What a server {} block's TLS configuration (modules/ssl.cpp) comes to, as connections and the
-// router see it.
+// router see it. Sessions of stream{} use it too.
 #pragma once
 
+#include <cstdint>
 #include <memory>
 #include <string>
 
@@ -21,6 +22,8 @@ struct ServerTls {
     std::shared_ptr<core::TlsContext> context;   // null: ssl_reject_handshake without certificates
     bool rejects = false;                        // ssl_reject_handshake
     std::string session_scope;                   // sessions of one scope may be resumed in it
+    bool needs_certificate = false;              // of the client
+    bool needs_valid = false;                    // when it has one
 };
 
 // The server a session was negotiated for: by the name the client asked for, else the default one.
@@ -29,5 +32,9 @@ const VirtualServer* negotiated_server(const core::TlsSession& session);
 
 // Tells a new session of `listen` where it belongs, so that its hello can choose among the servers.
 void bind_session(core::TlsSession& session, const ListenAddress& listen);
+
+// What the client showed, as its server demands it.
+enum class ClientCertificate : uint8_t { good, refused, missing };
+ClientCertificate judge_client(const core::TlsSession& session, const ServerTls& tls);
 
 }  // namespace server

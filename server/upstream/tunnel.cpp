@@ -2,6 +2,7 @@
 // does not take at once is kept, and then its source is not read until that is gone.
 #include "server/upstream/tunnel.h"
 
+#include "core/tls.h"
 #include "server/upstream/connection.h"
 
 namespace server {
@@ -22,6 +23,7 @@ bool UpstreamTunnel::start(core::Slice from_client, core::Slice from_upstream) {
 void UpstreamTunnel::stop() {
     over_ = true;
     if (watch_.active()) watch_.stop_closing();
+    if (client_.tls()) client_.tls()->shutdown();
     client_.close();
 }
 
@@ -69,14 +71,30 @@ bool UpstreamTunnel::move(Direction& direction, core::Stream& from, core::Stream
     }
 }
 
+UpstreamTunnel::Counts UpstreamTunnel::counts() const {
+    return {to_upstream_.bytes + to_upstream_.waiting.bytes(), to_client_.bytes,
+            to_client_.bytes + to_client_.waiting.bytes(), to_upstream_.bytes};
+}
+
+// What a side has said to its end is the other one's end of reading. True: nothing more can come.
+bool UpstreamTunnel::pass_on_ends() {
+    if (ends_ == Ends::together) return to_client_.over() || to_upstream_.over();
+    auto pass_on = [](Direction& direction, core::Stream& to) {
+        if (!direction.over() || direction.passed_on) return;
+        direction.passed_on = true;
+        to.shutdown_write();
+    };
+    pass_on(to_client_, client_);
+    pass_on(to_upstream_, upstream_.stream);
+    return to_client_.over() && to_upstream_.over();
+}
+
 void UpstreamTunnel::pump() {
     if (over_) return;
     bool broken = false;
     bool moved = move(to_client_, upstream_.stream, client_, broken);
     moved = move(to_upstream_, client_, upstream_.stream, broken) || moved;
-    bool drained = (to_client_.ended && to_client_.waiting.empty()) ||
-                   (to_upstream_.ended && to_upstream_.waiting.empty());
-    if (broken || drained) {
+    if (broken || pass_on_ends()) {
         over_ = true;
         return owner_.on_tunnel_end();
     }

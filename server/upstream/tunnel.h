@@ -1,6 +1,6 @@
-// UpstreamTunnel: after a 101 the bytes of client and upstream go both ways unseen, until one side
-// ends or nothing moves for *_read_timeout. Owned by upstream/session, which has handed it the
-// client's socket; the upstream's stays the session's.
+// UpstreamTunnel: the bytes of client and upstream go both ways unseen, until one side ends: after
+// a 101 and in stream{}. Owned by upstream/session or stream/session, which has handed it the
+// client's socket; the upstream's stays the session's, and so does the clock.
 #pragma once
 
 #include <cstdint>
@@ -25,8 +25,12 @@ class UpstreamTunnel final : public core::IoHandler {
         ~Owner() = default;
     };
 
-    UpstreamTunnel(Owner& owner, core::Stream client, UpstreamConnection& upstream)
-        : owner_(owner), client_(std::move(client)), upstream_(upstream) {}
+    // Is it over with the first side that ends, or is that passed on, and the other one goes on?
+    enum class Ends : uint8_t { together, each };
+
+    UpstreamTunnel(Owner& owner, core::Stream client, UpstreamConnection& upstream,
+                   Ends ends = Ends::together)
+        : owner_(owner), client_(std::move(client)), upstream_(upstream), ends_(ends) {}
     ~UpstreamTunnel() { stop(); }
 
     // Bytes that came behind the heads, of either side, go first. False: it cannot be watched.
@@ -37,6 +41,11 @@ class UpstreamTunnel final : public core::IoHandler {
 
     int64_t bytes_to_client() const { return to_client_.bytes; }
     int64_t bytes_to_upstream() const { return to_upstream_.bytes; }
+    bool upstream_ended() const { return to_client_.ended; }
+    struct Counts {
+        long long from_client = 0, to_client = 0, from_upstream = 0, to_upstream = 0;
+    };
+    Counts counts() const;
 
   private:
     struct Direction {
@@ -44,8 +53,12 @@ class UpstreamTunnel final : public core::IoHandler {
         int64_t bytes = 0;                         // written
         bool readable = true;                      // its source may have more
         bool ended = false;                        // its source has said so
+        bool passed_on = false;                    // and so was its destination told
+
+        bool over() const { return ended && waiting.empty(); }
     };
     void pump();
+    bool pass_on_ends();
     // True: something moved. `broken` is set when either side is gone.
     bool move(Direction& direction, core::Stream& from, core::Stream& to, bool& broken);
 
@@ -53,6 +66,7 @@ class UpstreamTunnel final : public core::IoHandler {
     core::Stream client_;
     core::Watch watch_;
     UpstreamConnection& upstream_;
+    const Ends ends_;
     Direction to_client_, to_upstream_;
     bool over_ = false;
 };

@@ -1,6 +1,6 @@
-// TLS of the server's side: the ssl_* directives, the contexts made of them, and what requests over
-// TLS are asked for (client certificates). Handshakes are http/tls_accept's; the variables are in
-// ssl_variables.cpp.
+// TLS of the server's side, of http{} and stream{}: the ssl_* directives, the contexts made of
+// them, and what requests over TLS are asked for (client certificates). Handshakes are http/tls_accept's
+// and stream/session's; the variables are in ssl_variables.cpp.
 #include <openssl/err.h>
 #include <openssl/evp.h>
 #include <openssl/pem.h>
@@ -20,6 +20,7 @@
 #include "server/http/router.h"
 #include "server/http/server_tls.h"
 #include "server/http/tls_sessions.h"
+#include "server/stream/blocks.h"
 
 namespace server {
 
@@ -160,29 +161,30 @@ Result<void> parse_setting(SessionCache& to, const Line& line) {
 }
 
 constexpr uint32_t where = conf::in_http | conf::in_server;
+constexpr uint32_t anywhere = where | conf::in_stream | conf::in_stream_server;
 constexpr conf::Directive directives[] = {
-    {"ssl_certificate", where, conf::takes(1), conf::call<add_certificate>},
-    {"ssl_certificate_key", where, conf::takes(1), conf::call<add_key>},
+    {"ssl_certificate", anywhere, conf::takes(1), conf::call<add_certificate>},
+    {"ssl_certificate_key", anywhere, conf::takes(1), conf::call<add_key>},
     {"ssl_certificate_cache", where, conf::takes(1, 3), conf::call<not_yet>},
     {"ssl_ech_file", where, conf::takes(1), conf::call<not_yet>},
-    {"ssl_password_file", where, conf::takes(1), conf::field<&Conf::password_file>},
+    {"ssl_password_file", anywhere, conf::takes(1), conf::field<&Conf::password_file>},
     {"ssl_certificate_compression", where, conf::takes_flag(), conf::field<&Conf::compression>},
-    {"ssl_dhparam", where, conf::takes(1), conf::field<&Conf::dhparam>},
-    {"ssl_ecdh_curve", where, conf::takes(1), conf::field<&Conf::curves>},
-    {"ssl_protocols", where, conf::takes_at_least(1), conf::field<&Conf::protocols>},
-    {"ssl_ciphers", where, conf::takes(1), conf::field<&Conf::ciphers>},
+    {"ssl_dhparam", anywhere, conf::takes(1), conf::field<&Conf::dhparam>},
+    {"ssl_ecdh_curve", anywhere, conf::takes(1), conf::field<&Conf::curves>},
+    {"ssl_protocols", anywhere, conf::takes_at_least(1), conf::field<&Conf::protocols>},
+    {"ssl_ciphers", anywhere, conf::takes(1), conf::field<&Conf::ciphers>},
     {"ssl_buffer_size", where, conf::takes(1), conf::field<&Conf::buffer_size>},
-    {"ssl_verify_client", where, conf::takes(1), conf::field<&Conf::verify>},
-    {"ssl_verify_depth", where, conf::takes(1), conf::field<&Conf::verify_depth>},
-    {"ssl_client_certificate", where, conf::takes(1), conf::field<&Conf::client_certificate>},
-    {"ssl_trusted_certificate", where, conf::takes(1), conf::field<&Conf::trusted_certificate>},
-    {"ssl_prefer_server_ciphers", where, conf::takes_flag(),
+    {"ssl_verify_client", anywhere, conf::takes(1), conf::field<&Conf::verify>},
+    {"ssl_verify_depth", anywhere, conf::takes(1), conf::field<&Conf::verify_depth>},
+    {"ssl_client_certificate", anywhere, conf::takes(1), conf::field<&Conf::client_certificate>},
+    {"ssl_trusted_certificate", anywhere, conf::takes(1), conf::field<&Conf::trusted_certificate>},
+    {"ssl_prefer_server_ciphers", anywhere, conf::takes_flag(),
      conf::field<&Conf::prefer_server_ciphers>},
-    {"ssl_session_cache", where, conf::takes(1, 2), conf::field<&Conf::cache>},
-    {"ssl_session_tickets", where, conf::takes_flag(), conf::field<&Conf::session_tickets>},
-    {"ssl_session_ticket_key", where, conf::takes(1), conf::call<add_ticket_key>},
-    {"ssl_session_timeout", where, conf::takes(1), conf::field<&Conf::session_timeout>},
-    {"ssl_crl", where, conf::takes(1), conf::field<&Conf::crl>},
+    {"ssl_session_cache", anywhere, conf::takes(1, 2), conf::field<&Conf::cache>},
+    {"ssl_session_tickets", anywhere, conf::takes_flag(), conf::field<&Conf::session_tickets>},
+    {"ssl_session_ticket_key", anywhere, conf::takes(1), conf::call<add_ticket_key>},
+    {"ssl_session_timeout", anywhere, conf::takes(1), conf::field<&Conf::session_timeout>},
+    {"ssl_crl", anywhere, conf::takes(1), conf::field<&Conf::crl>},
     {"ssl_ocsp", where, conf::takes(1), conf::call<not_yet>},
     {"ssl_ocsp_responder", where, conf::takes(1), conf::call<not_yet>},
     {"ssl_ocsp_cache", where, conf::takes(1), conf::call<not_yet>},
@@ -191,7 +193,7 @@ constexpr conf::Directive directives[] = {
     {"ssl_stapling_responder", where, conf::takes(1), conf::field<&Conf::stapling_responder>},
     {"ssl_stapling_verify", where, conf::takes_flag(), conf::field<&Conf::stapling_verify>},
     {"ssl_early_data", where, conf::takes_flag(), conf::call<not_yet>},
-    {"ssl_conf_command", where, conf::takes(2), conf::call<add_command>},
+    {"ssl_conf_command", anywhere, conf::takes(2), conf::call<add_command>},
     {"ssl_reject_handshake", where, conf::takes_flag(), conf::field<&Conf::reject>},
 };
 
@@ -384,11 +386,11 @@ struct BuiltTls : ServerTls {
     std::string stapled;
 };
 
-Result<void> set_stapling(BuiltTls& tls, const Conf& conf, const VirtualServer& server) {
+Result<void> set_stapling(BuiltTls& tls, const Conf& conf, const conf::Place& place) {
     if (!conf.stapling) return {};
     if (conf.stapling_file->empty()) {
         Configuration::current().binder().warn(
-            server.place, "\"ssl_stapling\" ignored, there is no \"ssl_stapling_file\"");
+            place, "\"ssl_stapling\" ignored, there is no \"ssl_stapling_file\"");
         return {};
     }
     std::string path = path_of(*conf.stapling_file);
@@ -472,17 +474,29 @@ std::string scope_of(const Conf& conf) {
     return {reinterpret_cast<char*>(digest), sizeof digest};
 }
 
-Result<std::shared_ptr<const ServerTls>> build(const VirtualServer& server, const Conf& conf) {
+enum class Protocols : uint8_t { http, any };
+
+Result<std::shared_ptr<const ServerTls>> build(const conf::Place& place, const Conf& conf,
+                                               Protocols protocols) {
     auto tls = std::make_shared<BuiltTls>();
     tls->rejects = conf.reject;
     tls->session_scope = scope_of(conf);
+    tls->needs_certificate = conf.verify == Verify::on;
+    tls->needs_valid = conf.verify == Verify::on || conf.verify == Verify::optional;
     auto made = core::TlsContext::create(core::TlsContext::Role::server);
     if (!made) return made.take_error();
     tls->context = std::move(*made);
     SSL_CTX* context = tls->context->native();
-    SSL_CTX_set_client_hello_cb(context, on_hello, nullptr);
     SSL_CTX_set_tlsext_servername_callback(context, nullptr);
-    tls->context->set_alpn({"http/1.1", "http/1.0"});
+    if (protocols == Protocols::http) {
+        SSL_CTX_set_client_hello_cb(context, on_hello, nullptr);
+        tls->context->set_alpn({"http/1.1", "http/1.0"});
+    } else {
+        // There is no choosing by the hello: one server, whose sessions it is.
+        const std::string& scope = tls->session_scope;
+        SSL_CTX_set_session_id_context(context, reinterpret_cast<const uint8_t*>(scope.data()),
+                                       unsigned(scope.size()));
+    }
     set_protocols(context, conf);
     if (conf.prefer_server_ciphers) SSL_CTX_set_options(context, SSL_OP_CIPHER_SERVER_PREFERENCE);
     if (conf.buffer_size->count < SSL3_RT_MAX_PLAIN_LENGTH) {
@@ -491,26 +505,41 @@ Result<std::shared_ptr<const ServerTls>> build(const VirtualServer& server, cons
     for (auto step : {load_certificates(*tls->context, conf),
                       tls->context->set_ciphers(*conf.ciphers), set_key_exchange(context, conf),
                       set_client_verification(context, conf), set_sessions(context, conf),
-                      set_stapling(*tls, conf, server), set_commands(context, conf)}) {
+                      set_stapling(*tls, conf, place), set_commands(context, conf)}) {
         if (!step) return step.take_error();
     }
     return std::shared_ptr<const ServerTls>(std::move(tls));
 }
 
-Error no_certificate(const VirtualServer& server) {
+Error no_certificate(const conf::Place& place) {
     return Error{"no \"ssl_certificate\" is defined for the \"listen ... ssl\" directive" +
-                 conf::place_suffix(server.place)};
+                 conf::place_suffix(place)};
 }
 
 // The default server of an address has certificates, or rejects; then all others have.
 Result<void> check_listen(const ListenAddress& listen) {
+    if (listen.stream) {
+        if (listen.stream->tls) return {};
+        return no_certificate(listen.stream->place);
+    }
     const VirtualServer& first = *listen.default_server;
     const Conf& conf = first.root.conf<Conf>(module_ssl);
     if (!conf.certificates.empty()) return {};
-    if (!conf.reject) return no_certificate(first);
+    if (!conf.reject) return no_certificate(first.place);
     for (const VirtualServer* server : listen.servers) {
         const Conf& other = server->root.conf<Conf>(module_ssl);
-        if (other.certificates.empty() && !other.reject) return no_certificate(*server);
+        if (other.certificates.empty() && !other.reject) return no_certificate(server->place);
+    }
+    return {};
+}
+
+Result<void> build_streams(StreamBlocks& blocks) {
+    for (auto& server : blocks.servers) {
+        const Conf& conf = *static_cast<const Conf*>(server->level->get(module_ssl.index));
+        if (conf.certificates.empty()) continue;
+        auto built = build(server->place, conf, Protocols::any);
+        if (!built) return built.take_error();
+        server->tls = std::move(*built);
     }
     return {};
 }
@@ -522,9 +551,12 @@ Result<void> prepare(Configuration& configuration) {
     for (auto& server : configuration.servers) {
         const Conf& conf = server->root.conf<Conf>(module_ssl);
         if (conf.certificates.empty() && !conf.reject) continue;
-        auto built = build(*server, conf);
+        auto built = build(server->place, conf, Protocols::http);
         if (!built) return built.take_error();
         server->tls = std::move(*built);
+    }
+    if (configuration.stream) {
+        if (auto built = build_streams(*configuration.stream); !built) return built;
     }
     for (auto& listen : configuration.listens) {
         if (!listen->ssl) continue;
@@ -584,6 +616,13 @@ REGISTER_MODULE(module_ssl);
 
 const VirtualServer* negotiated_server(const core::TlsSession& session) {
     return static_cast<const VirtualServer*>(SSL_get_ex_data(session.native(), server_slot()));
+}
+
+ClientCertificate judge_client(const core::TlsSession& session, const ServerTls& tls) {
+    bool shown = SSL_get0_peer_certificate(session.native()) != nullptr;
+    if (!shown) return tls.needs_certificate ? ClientCertificate::missing : ClientCertificate::good;
+    bool valid = !tls.needs_valid || session.verify_result() == X509_V_OK;
+    return valid ? ClientCertificate::good : ClientCertificate::refused;
 }
 
 void bind_session(core::TlsSession& session, const ListenAddress& listen) {
