@@ -1,6 +1,6 @@
 // TLS of the server's side, of http{} and stream{}: the ssl_* directives, the contexts made of
-// them, and what requests over TLS are asked for (client certificates). Handshakes are http/tls_accept's
-// and stream/session's; the variables are in ssl_variables.cpp.
+// them, and what requests over TLS are asked for (client certificates). Handshakes are
+// http/tls_accept's and stream/session's; the variables are in ssl_variables.cpp.
 #include <openssl/err.h>
 #include <openssl/evp.h>
 #include <openssl/pem.h>
