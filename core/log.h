@@ -79,8 +79,9 @@ struct LogContext {
 };
 
 // Writes one line; `system_error` (errno, or 0) adds " (2: No such file or directory)".
-[[gnu::format(printf, 4, 5)]] void log_write(const LogContext& where, Level level, int system_error,
-                                             const char* pattern, ...);
+// Cold: the compiler keeps what leads to it out of the way of everything else.
+[[gnu::cold, gnu::format(printf, 4, 5)]] void log_write(const LogContext& where, Level level,
+                                                        int system_error, const char* pattern, ...);
 // The same for text that is not a pattern (Lua's ngx.log).
 void log_text(const LogContext& where, Level level, int system_error, Slice text);
 
