@@ -149,6 +149,8 @@ Result<void> merge(Loc& conf, const Loc* outer, conf::Binder& binder) {
 constexpr uint32_t everywhere = conf::in_http | conf::in_server | conf::in_location |
                                 conf::in_location_if;
 constexpr uint32_t in_levels = conf::in_any_http;
+// Settings of machines: those of stream {} are read, and wait for scripts in there.
+constexpr uint32_t in_blocks = conf::in_http | conf::in_stream;
 constexpr uint32_t in_locations = conf::in_location | conf::in_location_if;
 constexpr uint32_t in_scripts =
     conf::in_server | conf::in_location | conf::in_server_if | conf::in_location_if;
@@ -183,10 +185,10 @@ constexpr conf::Directive main_directives[] = {
     {"lua_max_pending_timers", conf::in_http, takes(1), field<&Main::max_pending_timers>},
     {"lua_capture_error_log", conf::in_http, takes(1), call<set_capture_error_log>},
     {"lua_sa_restart", conf::in_http, takes_flag(), field<&Main::sa_restart>},
-    {"lua_regex_cache_max_entries", conf::in_http, takes(1), field<&Main::regex_cache_max_entries>},
+    {"lua_regex_cache_max_entries", in_blocks, takes(1), field<&Main::regex_cache_max_entries>},
     {"lua_regex_match_limit", conf::in_http, takes(1), field<&Main::regex_match_limit>},
-    {"lua_package_path", conf::in_http, takes(1), field<&Main::package_path>},
-    {"lua_package_cpath", conf::in_http, takes(1), field<&Main::package_cpath>},
+    {"lua_package_path", in_blocks, takes(1), field<&Main::package_path>},
+    {"lua_package_cpath", in_blocks, takes(1), field<&Main::package_cpath>},
     {"lua_malloc_trim", conf::in_http, takes(1), field<&Main::malloc_trim>},
     {"lua_worker_thread_vm_pool_size", conf::in_http, takes(1),
      field<&Main::worker_thread_vm_pool_size>},
@@ -217,7 +219,8 @@ constexpr conf::Directive directives[] = {
     {"lua_check_client_abort", everywhere, takes_flag(), field<&Loc::check_client_abort>},
     {"lua_ctx_inherit", everywhere, takes_flag(), field<&Loc::ctx_inherit>},
     {"lua_http10_buffering", everywhere, takes_flag(), field<&Loc::http10_buffering>},
-    {"lua_socket_log_errors", everywhere, takes_flag(), field<&Loc::socket_log_errors>},
+    {"lua_socket_log_errors", everywhere | conf::in_stream | conf::in_stream_server, takes_flag(),
+     field<&Loc::socket_log_errors>},
     {"lua_socket_connect_timeout", everywhere, takes(1), field<&Loc::socket_connect_timeout>},
     {"lua_socket_send_timeout", everywhere, takes(1), field<&Loc::socket_send_timeout>},
     {"lua_socket_read_timeout", everywhere, takes(1), field<&Loc::socket_read_timeout>},

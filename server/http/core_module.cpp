@@ -60,6 +60,7 @@ namespace {
 
 constexpr uint32_t http_server = in_http | in_server;
 constexpr uint32_t with_if = in_any_http | in_location_if;
+constexpr uint32_t in_stream_too = conf::in_stream | conf::in_stream_server;
 
 constexpr Directive directives[] = {
     // blocks and addresses
@@ -102,7 +103,7 @@ constexpr Directive directives[] = {
     {"open_file_cache_events", in_any_http, takes_flag(),
      field<&CoreConf::open_file_cache_events>},
     {"disable_symlinks", in_any_http, takes(1, 2), call<set_disable_symlinks>},
-    {"resolver", in_any_http, takes_at_least(1), call<set_resolver>},
+    {"resolver", in_any_http | in_stream_too, takes_at_least(1), call<set_resolver>},
     {"resolver_timeout", in_any_http, takes(1), field<&CoreConf::resolver_timeout>},
     {"error_log", in_any_http, takes_at_least(1), call<set_error_log>},
     // sending

@@ -177,7 +177,14 @@ Result<void> set_error_log(StreamConf& conf, const Line& line) {
 constexpr uint32_t where = conf::in_stream | conf::in_stream_server;
 constexpr uint32_t in_server = conf::in_stream_server;
 constexpr uint32_t in_upstream = conf::in_stream_upstream;
+// Sessions are not logged yet: only what asks for that is right.
+Result<void> set_access_log(StreamConf&, const Line& line) {
+    if (line.count() == 1 && line.arg(0) == "off") return {};
+    return conf::directive_error(line, "is not available in stream, but for \"off\"");
+}
+
 constexpr conf::Directive directives[] = {
+    {"access_log", where, conf::takes_at_least(1), conf::call<set_access_log>},
     {"stream", conf::in_main, conf::takes_block(), conf::call<add_stream>},
     {"server", conf::in_stream, conf::takes_block(), conf::call<add_server>},
     {"upstream", conf::in_stream, conf::takes_block(1), conf::call<add_upstream>},
