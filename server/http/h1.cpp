@@ -241,9 +241,9 @@ size_t H1::take_head(core::Slice bytes) {
     switch (scan_.scan(bytes, limits(), usual_)) {
         case HeadScan::Result::incomplete: {
             count_reading(true);
-            if (idle_since_ms_) {
+            if (between_requests_) {
                 // From the first byte on the head has client_header_timeout to arrive.
-                idle_since_ms_ = 0;
+                between_requests_ = false;
                 log.action = "reading client request headers";
                 read_timer_.set(listen.default_server->root.core->client_header_timeout->count);
             }
@@ -278,7 +278,7 @@ Request* H1::new_request(core::Slice bytes) {
     body_left_ = 0;
     wants_body_ = false;
     state_ = State::serving;
-    idle_since_ms_ = 0;
+    between_requests_ = false;
     ++requests;
     auto& counter = worker.counters.requests;
     counter.store(counter.load(std::memory_order_relaxed) + 1, std::memory_order_relaxed);
@@ -453,7 +453,7 @@ void H1::request_over() {
 void H1::go_idle() {
     state_ = State::idle;
     const CoreConf& conf = *listen.default_server->root.core;
-    idle_since_ms_ = core::Clock::monotonic_ms();
+    between_requests_ = true;
     log.action = "keepalive";
     int64_t timeout = conf.keepalive_timeout->count;
     if (worker.leaving()) timeout = std::min(timeout, conf.keepalive_min_timeout->count);

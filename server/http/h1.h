@@ -120,7 +120,7 @@ class H1 final : public Connection, public Exchange {
     int64_t pending_ = 0;           // bytes in output_
     int64_t body_left_ = 0;         // of a Content-Length body
     bool reading_ = false;           // counted as such
-    int64_t idle_since_ms_ = 0;
+    bool between_requests_ = false;  // not a byte of the next head yet
     Request* request_ = nullptr;
     llhttp__internal_s* parser_ = nullptr;      // of a chunked body; in the request's arena
     HeadScan scan_;

@@ -49,7 +49,7 @@ bool HeadScan::take_known(core::Slice bytes, const HeadLimits& limits,
         return false;
     }
     at_ = searched_ = block_ + likely->size;
-    known_ = likely;
+    known_ = true;
     return true;
 }
 
@@ -368,7 +368,7 @@ HeadError parse_head(Request& request, core::Slice bytes, const HeadScan& scan,
     core::Slice block = bytes.substr(scan.block(), scan.end() - scan.block());
     if (scan.lf_only()) return parse_block(request, with_crlf(request, block), parser);
 
-    *known = scan.known() ? scan.known() : memo.find(block);
+    if (!scan.known()) *known = memo.find(block);
     if (*known && (*known)->count <= *request.server->root.core->max_headers) {
         (*known)->apply(request, block.data());
         return {};

@@ -43,7 +43,7 @@ class HeadScan {
     int status() const { return status_; }         // why it is bad: 400, 414, 494
     const char* why() const { return why_; }
     bool line_seen() const { return line_seen_; }
-    const HeadMemo::Entry* known() const { return known_; }    // the block that was found whole
+    bool known() const { return known_; }          // the likely block was there
 
   private:
     bool take_known(core::Slice bytes, const HeadLimits& limits, const HeadMemo::Entry* likely);
@@ -54,10 +54,9 @@ class HeadScan {
     uint32_t at_ = 0;          // everything before it has been looked at, a line boundary
     uint32_t searched_ = 0;    // no '\n' in [at_, searched_)
     uint32_t start_ = 0, line_end_ = 0, block_ = 0;
-    bool line_seen_ = false, lf_only_ = false, crlf_seen_ = false;
+    bool line_seen_ = false, lf_only_ = false, known_ = false;
     uint16_t status_ = 0;
     const char* why_ = nullptr;
-    const HeadMemo::Entry* known_ = nullptr;
 };
 
 // Why a head was refused.
@@ -68,8 +67,8 @@ struct HeadError {
 
 // Takes a whole head apart into `request` (its head, method, headers, version, body framing).
 // `bytes` must live as long as the request. For a chunked body `*parser` becomes a decoder, in the
-// request's arena, that stands behind the head; else it stays null. `*known` becomes the remembered
-// header block that the head ended with, if it did.
+// request's arena, that stands behind the head; else it stays null. `*known` is the likely block
+// that the scan was given, and becomes the remembered one that the head ended with, if it did.
 HeadError parse_head(Request& request, core::Slice bytes, const HeadScan& scan,
                      llhttp__internal_s** parser, const HeadMemo::Entry** known);
 
