@@ -95,6 +95,15 @@ HeadScan::Result HeadScan::scan(core::Slice bytes, const HeadLimits& limits,
     }
 }
 
+bool is_plain_name(core::Slice name, bool underscores) {
+    for (char c : name) {
+        if (core::is_alpha(c) || core::is_digit(c) || c == '-') continue;
+        if (c == '_' && underscores) continue;
+        return false;
+    }
+    return true;
+}
+
 namespace {
 
 // What llhttp's callbacks write to; `parser->data` points here.
@@ -158,17 +167,6 @@ int check_content_length(BlockReader& in) {
     if (!length) return refuse(in, 400, "client sent invalid \"Content-Length\" header");
     request.head.content_length = int64_t(*length);
     return 0;
-}
-
-// A name of letters, digits and hyphens (and underscores when the server takes them). Others are
-// tokens to the RFC but not to what stands behind us: dropped or refused.
-bool is_plain_name(core::Slice name, bool underscores) {
-    for (char c : name) {
-        if (core::is_alpha(c) || core::is_digit(c) || c == '-') continue;
-        if (c == '_' && underscores) continue;
-        return false;
-    }
-    return true;
 }
 
 int take_field(BlockReader& in) {

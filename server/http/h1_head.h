@@ -65,6 +65,10 @@ struct HeadError {
     const char* why = nullptr; // nginx's log text: "client sent invalid request line"
 };
 
+// A name of letters, digits and hyphens (and underscores when the server takes them). Others are
+// tokens to the RFC but not to what stands behind us: dropped or refused.
+bool is_plain_name(core::Slice name, bool underscores);
+
 // Takes a whole head apart into `request` (its head, method, headers, version, body framing).
 // `bytes` must live as long as the request. For a chunked body `*parser` becomes a decoder, in the
 // request's arena, that stands behind the head; else it stays null. `*known` is the likely block

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cstring>
 
+#include "server/http/h1_head.h"
 #include "server/http/request.h"
 
 namespace server {
@@ -45,14 +46,6 @@ bool locate(core::Slice block, core::Slice part, HeadMemo::Part& to) {
     return true;
 }
 
-// Names with other bytes are taken or dropped as the configuration says.
-bool is_plain(core::Slice name) {
-    return std::all_of(name.begin(), name.end(), [](char c) {
-        return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') ||
-               c == '-';
-    });
-}
-
 // False when the block's meaning depends on more than its bytes.
 bool describe(core::Slice block, const Request& request, HeadMemo::Entry& entry) {
     const HeaderList& headers = request.headers;
@@ -61,7 +54,8 @@ bool describe(core::Slice block, const Request& request, HeadMemo::Entry& entry)
     for (const Header& header : headers) {
         HeadMemo::Field& field = entry.fields[entry.count++];
         field.id = header.id;
-        if (header.id == HeaderId::other && !is_plain(header.name)) return false;
+        // Names with other bytes are taken or dropped as the configuration says.
+        if (header.id == HeaderId::other && !is_plain_name(header.name, false)) return false;
         if (!locate(block, header.name, field.name)) return false;
         if (!locate(block, header.value, field.value)) return false;
     }
