@@ -9,6 +9,7 @@
 #include "conf/values.h"
 #include "core/clock.h"
 #include "core/text.h"
+#include "server/http/request.h"
 
 namespace server {
 
@@ -67,6 +68,15 @@ core::Result<void> KeyedZone::open(const void* tag, const char* module) {
     if (!make_root(*zone_, key.source(), 0)) {
         return core::Error{"zone \"" + name + "\" is too small"};
     }
+    return {};
+}
+
+core::Slice KeyedZone::key_of(Request& request, size_t bytes_max) const {
+    core::Slice value = key.evaluate(request);
+    if (value.size() <= bytes_max) return value;
+    core::Slice source = key.source();
+    LOG(request.log, error, 0, "the value of the \"%.*s\" key is more than %zu bytes: \"%.*s\"",
+        int(source.size()), source.data(), bytes_max, int(value.size()), value.data());
     return {};
 }
 

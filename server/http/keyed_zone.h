@@ -37,6 +37,9 @@ class KeyedZone {
     // Finds the living zone or makes one. One that counted another key is not taken over.
     core::Result<void> open(const void* tag, const char* module);
 
+    // The key of a request; empty: it has none, or (which is logged) one that is too long.
+    core::Slice key_of(Request& request, size_t bytes_max) const;
+
     core::ShmZone& memory() const { return *zone_; }
 
     // With memory() locked:

@@ -92,15 +92,8 @@ Verdict limit_connections(Request& request) {
     state = request.main->arena.make<State>();
     request.main->set_state(module_limit_conn, state);
     for (const Limit& limit : conf.limits) {
-        Slice key = limit.zone->key.evaluate(request);
+        Slice key = limit.zone->key_of(request, key_bytes_max);
         if (key.empty()) continue;
-        if (key.size() > key_bytes_max) {
-            Slice source = limit.zone->key.source();
-            LOG(request.log, error, 0,
-                "the value of the \"%.*s\" key is more than 255 bytes: \"%.*s\"",
-                int(source.size()), source.data(), int(key.size()), key.data());
-            continue;
-        }
         state->status = Status::passed;
         Outcome outcome = enter(request, *state, limit, key);
         if (outcome != Outcome::fits) return refuse(request, conf, *state, limit, outcome);

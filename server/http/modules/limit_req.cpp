@@ -200,15 +200,8 @@ Verdict limit_requests(Request& request) {
     Check check;
     Slice keys[Check::limits_max];
     for (const Limit& limit : conf.limits) {
-        Slice key = limit.zone->key.evaluate(request);
+        Slice key = limit.zone->key_of(request, key_bytes_max);
         if (key.empty()) continue;
-        if (key.size() > key_bytes_max) {
-            Slice source = limit.zone->key.source();
-            LOG(request.log, error, 0,
-                "the value of the \"%.*s\" key is more than 65535 bytes: \"%.*s\"",
-                int(source.size()), source.data(), int(key.size()), key.data());
-            continue;
-        }
         keys[check.count] = key;
         check.limits[check.count++] = &limit;
     }
