@@ -1,6 +1,9 @@
 // Taking a target apart and starting a session there.
 #include "server/upstream/target.h"
 
+#include <algorithm>
+#include <iterator>
+
 #include "server/upstream/session.h"
 
 namespace server {
@@ -24,6 +27,26 @@ Verdict start_at(UpstreamSession& session, core::Slice target) {
     }
     core::Slice host = request.arena.copy(where->host);
     return session.start(UpstreamHost{host, where->port, where->is_unix});
+}
+
+conf::Result<void> read_next_upstream(conf::Setting<conf::Choices<NextUpstream>>& to,
+                                      const conf::Line& line) {
+    if (to.is_set) return conf::Error{"is duplicate"};
+    struct Word { core::Slice text; NextUpstream bit; };
+    static constexpr Word words[] = {{"error", NextUpstream::error},
+                                     {"timeout", NextUpstream::timeout},
+                                     {"invalid_response", NextUpstream::invalid_header},
+                                     {"not_found", NextUpstream::http_404},
+                                     {"off", NextUpstream::off}};
+    uint32_t bits = 0;
+    for (const std::string& given : line.node.args) {
+        const Word* word = std::find_if(std::begin(words), std::end(words),
+                                        [&](const Word& known) { return known.text == given; });
+        if (word == std::end(words)) return conf::invalid_value(given);
+        bits |= uint32_t(word->bit);
+    }
+    to.set(conf::Choices<NextUpstream>(bits));
+    return {};
 }
 
 }  // namespace server

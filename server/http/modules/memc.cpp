@@ -377,22 +377,7 @@ Result<void> set_allowed(Conf& conf, const Line& line) {
 }
 
 Result<void> set_next(Conf& conf, const Line& line) {
-    if (conf.next_upstream.is_set) return conf::Error{"is duplicate"};
-    struct Word { Slice text; NextUpstream bit; };
-    static constexpr Word words[] = {{"error", NextUpstream::error},
-                                     {"timeout", NextUpstream::timeout},
-                                     {"invalid_response", NextUpstream::invalid_header},
-                                     {"not_found", NextUpstream::http_404},
-                                     {"off", NextUpstream::off}};
-    uint32_t bits = 0;
-    for (const std::string& given : line.node.args) {
-        const Word* word = std::find_if(std::begin(words), std::end(words),
-                                        [&](const Word& known) { return known.text == given; });
-        if (word == std::end(words)) return conf::invalid_value(given);
-        bits |= uint32_t(word->bit);
-    }
-    conf.next_upstream.set(conf::Choices<NextUpstream>(bits));
-    return {};
+    return read_next_upstream(conf.next_upstream, line);
 }
 
 Result<void> merge(Conf& conf, const Conf* outer, conf::Binder&) {

@@ -214,24 +214,7 @@ Result<void> set_pass(Conf& conf, const Line& line) {
 }
 
 Result<void> set_next(Conf& conf, const Line& line) {
-    if (conf.next_upstream.is_set) return conf::Error{"is duplicate"};
-    struct Word { Slice text; NextUpstream bit; };
-    static constexpr Word words[] = {{"error", NextUpstream::error},
-                                     {"timeout", NextUpstream::timeout},
-                                     {"invalid_response", NextUpstream::invalid_header},
-                                     {"not_found", NextUpstream::http_404},
-                                     {"off", NextUpstream::off}};
-    uint32_t bits = 0;
-    for (const std::string& given : line.node.args) {
-        uint32_t bit = 0;
-        for (const Word& word : words) {
-            if (word.text == given) bit = uint32_t(word.bit);
-        }
-        if (!bit) return conf::invalid_value(given);
-        bits |= bit;
-    }
-    conf.next_upstream.set(conf::Choices<NextUpstream>(bits));
-    return {};
+    return read_next_upstream(conf.next_upstream, line);
 }
 
 Result<void> merge(Conf& conf, const Conf* outer, conf::Binder&) {
