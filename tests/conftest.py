@@ -15,6 +15,20 @@ def pytest_sessionstart(session):
         pytest.exit("no server at %s: ./dev build asan, or set RESTY_SERVER" % binary_path(), 2)
 
 
+def pytest_terminal_summary(terminalreporter, config):
+    """With RESTY_FAILED_LIST: what failed, a name a line, for the runner's second look. What a
+    sanitizer has found is left out: that is never the machine's fault."""
+    path = os.environ.get("RESTY_FAILED_LIST")
+    if not path or hasattr(config, "workerinput"):
+        return
+    failed = terminalreporter.stats.get("failed", []) + terminalreporter.stats.get("error", [])
+    with open(path, "w", encoding="utf-8") as file:
+        for report in failed:
+            text = report.longreprtext
+            if "Sanitizer" not in text and "runtime error" not in text:
+                file.write("%s/%s\n" % (os.path.basename(config.rootpath), report.nodeid))
+
+
 def pytest_collect_file(parent, file_path):
     if file_path.suffix == ".case":
         return CaseCollector.from_parent(parent, path=file_path)

@@ -72,6 +72,7 @@ class Peer:
         self.tls = tls
         self.accepted = 0
         self.open = set()
+        self.threads = []
         self.lock = threading.Lock()
         self.listener = socket.create_server(("127.0.0.1", 0), backlog=256)
         self.port = self.listener.getsockname()[1]
@@ -89,6 +90,7 @@ class Peer:
         self.listener.close()
 
     def __exit__(self, *_):
+        """Afterwards no script runs any more: what they saw can be looked at."""
         self.stop_listening()
         with self.lock:
             for sock in self.open:
@@ -96,6 +98,9 @@ class Peer:
                     sock.shutdown(socket.SHUT_RDWR)
                 except OSError:
                     pass
+            threads = list(self.threads)
+        for thread in threads:
+            thread.join(10)
 
     def accept(self):
         while True:
@@ -107,7 +112,9 @@ class Peer:
             with self.lock:
                 self.accepted += 1
                 self.open.add(sock)
-            threading.Thread(target=self.serve, args=(sock,), daemon=True).start()
+                self.threads = [thread for thread in self.threads if thread.is_alive()]
+                self.threads.append(threading.Thread(target=self.serve, args=(sock,), daemon=True))
+                self.threads[-1].start()
 
     def serve(self, sock):
         try:
