@@ -1,11 +1,14 @@
 """TLS of the server's side: names, sessions, client certificates, and clients that do it wrong."""
+import os
+import re
+import shutil
 import socket
 import ssl
 import time
 
 import pytest
 
-from runner.server import free_port
+from runner.server import ROOT, free_port
 from scenarios.conftest import ScenarioServer, openssl
 
 HTTP = """
@@ -96,6 +99,17 @@ def test_speaks_tls(tls_server):
     assert body_of(ask(connect(tls_server))) == "open|https|on|TLSv1.3|good.test|.|NONE"
     old = context_of(version=ssl.TLSVersion.TLSv1_2)
     assert body_of(ask(connect(tls_server, context=old))).split("|")[3] == "TLSv1.2"
+
+
+def test_ciphers_in_the_order_of_the_server(tls_server):
+    def agreed(ciphers):
+        context = context_of(version=ssl.TLSVersion.TLSv1_2)
+        context.set_ciphers(ciphers)
+        return connect(tls_server, context=context).cipher()[0]
+    aes_128, aes_256 = "ECDHE-ECDSA-AES128-GCM-SHA256", "ECDHE-ECDSA-AES256-GCM-SHA384"
+    chacha = "ECDHE-ECDSA-CHACHA20-POLY1305"
+    assert agreed(aes_128 + ":" + aes_256) == agreed(aes_256 + ":" + aes_128)
+    assert agreed(chacha + ":" + aes_256) == chacha and agreed(aes_256 + ":" + chacha) == aes_256
 
 
 def test_large_bodies_both_ways(tls_server):
@@ -211,3 +225,19 @@ def test_encrypted_key(server, certs, tmp_path):
                    "ssl_certificate_key %s; ssl_password_file %s; return 200 unlocked; }"
                    % (server.tls_port, certs, key, passwords))
     assert body_of(ask(connect(server))) == "unlocked"
+
+
+def test_the_tls_part_of_the_default_configuration(server, certs):
+    """It is commented out there; taken into use it works as it stands."""
+    with open(os.path.join(ROOT, "conf", "defaults", "server.conf")) as file:
+        part = re.search(r"\n    #server \{\n.*?\n    #\}\n", file.read(), re.S).group()
+    for name in ("pem", "key"):
+        shutil.copy("%s/good.test.%s" % (certs, name), server.path("conf", "cert." + name))
+    server.write("html/index.html", "the page")
+    server.tls_port = free_port()
+    part = part.replace("\n    #", "\n    ")
+    assert "8443" in part
+    server.up(http=part.replace("8443", "127.0.0.1:%d" % server.tls_port))
+    answer = ask(connect(server), host="localhost")
+    assert body_of(answer) == "the page"
+    assert b"Strict-Transport-Security: max-age=31536000" in answer

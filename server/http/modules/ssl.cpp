@@ -72,7 +72,7 @@ struct Conf {
     bool ticket_keys_given = false;
     conf::Setting<Verify> verify{Verify::off};
     conf::Setting<int> verify_depth{1};
-    conf::Setting<bool> prefer_server_ciphers{false}, session_tickets{true}, reject{false};
+    conf::Setting<bool> prefer_server_ciphers{true}, session_tickets{true}, reject{false};
     conf::Setting<bool> stapling{false}, stapling_verify{false}, compression{false};
     conf::Setting<conf::Bytes> buffer_size{conf::Bytes{16384}};
     conf::Setting<conf::Seconds> session_timeout{conf::Seconds{300}};
@@ -498,7 +498,11 @@ Result<std::shared_ptr<const ServerTls>> build(const conf::Place& place, const C
                                        unsigned(scope.size()));
     }
     set_protocols(context, conf);
-    if (conf.prefer_server_ciphers) SSL_CTX_set_options(context, SSL_OP_CIPHER_SERVER_PREFERENCE);
+    if (conf.prefer_server_ciphers) {
+        // A client whose first choice is ChaCha20 has no hardware for AES.
+        SSL_CTX_set_options(context,
+                            SSL_OP_CIPHER_SERVER_PREFERENCE | SSL_OP_PRIORITIZE_CHACHA);
+    }
     if (conf.buffer_size->count < SSL3_RT_MAX_PLAIN_LENGTH) {
         SSL_CTX_set_max_send_fragment(context, std::max<long>(512, long(conf.buffer_size->count)));
     }
