@@ -50,11 +50,17 @@ class Bench:
         self.directory = tempfile.mkdtemp(prefix="resty-bench-")
         os.chmod(self.directory, 0o755)
         self.servers = []
-        for name in ("bare_loop", "load_client"):
+        self.backends = {}
+        for name, libraries in (("bare_loop", ()), ("load_client", ()),
+                                ("tls_client", ("-lssl", "-lcrypto"))):
             subprocess.run(["cc", "-O2", "-o", self.path(name),
-                            os.path.join(HERE, name + ".c")], check=True)
+                            os.path.join(HERE, name + ".c"), *libraries], check=True)
+        subprocess.run(["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt",
+                        "ec_paramgen_curve:P-256", "-nodes", "-days", "30", "-subj",
+                        "/CN=localhost", "-keyout", self.path("key.pem"), "-out",
+                        self.path("certificate.pem")], check=True, capture_output=True)
         os.mkdir(self.path("files"))
-        for name, size in (("1k.txt", 1024), ("100k.txt", 102400)):
+        for name, size in (("1k.txt", 1024), ("100k.txt", 102400), ("1m.txt", 1 << 20)):
             with open(self.path("files", name), "w", encoding="ascii") as file:
                 file.write(prose(size))
 
@@ -71,16 +77,19 @@ class Bench:
 
     def start(self, name, binary, wrapper=(), replace=None):
         """A web server with the common configuration."""
+        self.start_backends()
         prefix = self.path(name)
         os.makedirs(prefix + "/logs", exist_ok=True)
-        port = free_port()
+        port, tls_port = free_port(), free_port()
         modules = ""
         if os.path.basename(binary) == "nginx":
             modules = "".join("load_module /usr/lib/nginx/modules/%s;\n" % module
                               for module in PEER_MODULES
                               if os.path.exists("/usr/lib/nginx/modules/" + module))
         values = {"MODULES": modules, "USER": "user root;" if os.geteuid() == 0 else "",
-                  "PORT": str(port), "FILES": self.path("files")}
+                  "PORT": str(port), "TLSPORT": str(tls_port), "FILES": self.path("files"),
+                  "CERTIFICATE": self.path("certificate.pem"), "KEY": self.path("key.pem"),
+                  **self.backends}
         with open(os.path.join(HERE, "server.conf.in"), encoding="ascii") as file:
             text = re.sub(r"@([A-Z]+)@", lambda found: values.get(found.group(1), ""), file.read())
         for old, new in (replace or {}).items():
@@ -88,23 +97,31 @@ class Bench:
         with open(prefix + "/server.conf", "w", encoding="ascii") as file:
             file.write(text)
         argv = [*wrapper, binary, "-p", prefix + "/", "-c", prefix + "/server.conf"]
-        return self.keep(Running(name, argv, port))
+        return self.keep(Running(name, argv, port, tls_port))
 
-    def start_bare(self, name, options):
+    def start_bare(self, name, options, core=SERVER_CORE):
         port = free_port()
-        return self.keep(Running(name, [self.path("bare_loop"), *options, str(port)], port))
+        argv = [self.path("bare_loop"), *options, str(port)]
+        return self.keep(Running(name, argv, port, core=core))
+
+    def start_backends(self):
+        """What /proxy and /proxy_1m ask; beside the load, for their time is not the server's."""
+        if self.backends:
+            return
+        for name, options in (("BACKEND", []), ("BULK", ["-f", self.path("files", "1m.txt")])):
+            self.backends[name] = str(self.start_bare(name, options, CLIENT_CORE).port)
 
     def keep(self, server):
         self.servers.append(server)
         return server.wait()
 
-    def load_command(self, port, path, *options):
-        return on_core(CLIENT_CORE, [self.path("load_client"), *map(str, options), str(port),
-                                     path])
+    def load_command(self, port, path, *options, client="load_client"):
+        return on_core(CLIENT_CORE, [self.path(client), *map(str, options), str(port), path])
 
-    def load(self, port, path, *options):
+    def load(self, server, path, *options, tls=False):
         """(requests, seconds, errors) of one run of the load client."""
-        done = subprocess.run(self.load_command(port, path, *options), text=True,
+        port, client = (server.tls_port, "tls_client") if tls else (server.port, "load_client")
+        done = subprocess.run(self.load_command(port, path, *options, client=client), text=True,
                               capture_output=True, check=False)
         found = re.search(r"requests (\d+) seconds ([\d.]+) errors (\d+)", done.stdout)
         if not found:
@@ -113,12 +130,13 @@ class Bench:
 
 
 class Running:
-    """A server process tree on the server's core."""
+    """A server process tree on one core."""
 
-    def __init__(self, name, argv, port):
+    def __init__(self, name, argv, port, tls_port=None, core=SERVER_CORE):
         self.name = name
         self.port = port
-        self.process = subprocess.Popen(on_core(SERVER_CORE, argv), stdin=subprocess.DEVNULL,
+        self.tls_port = tls_port
+        self.process = subprocess.Popen(on_core(core, argv), stdin=subprocess.DEVNULL,
                                         stderr=subprocess.DEVNULL)
 
     def wait(self):

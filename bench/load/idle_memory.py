@@ -27,7 +27,7 @@ def private_bytes(server):
 
 
 def growth(bench, server, path, count):
-    bench.load(server.port, path, "-c", 20, "-r", 2000)
+    bench.load(server, path, "-c", 20, "-r", 2000)
     time.sleep(1)
     before = private_bytes(server)
     holder = subprocess.Popen(bench.load_command(server.port, path, "-c", count, "-i"), text=True,

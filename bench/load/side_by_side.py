@@ -16,7 +16,7 @@ import time
 
 import common
 
-# name: path, options of the load client, options of the bare loop
+# name: path, options of the load client, options of the bare loop; with "tls" over TLS
 WORKLOADS = {
     "hello_lua": ("/hello", [], ["-c"]),
     "hello_lua_pipelined": ("/hello", ["-p", 16], ["-c"]),
@@ -34,6 +34,12 @@ WORKLOADS = {
     "lua_capture": ("/capture", [], None),
     "lua_timer": ("/timer", [], None),
     "gzip_100k": ("/gzip/100k.txt", ["-z", "-c", 16], None),
+    "proxy_keepalive": ("/proxy", [], None),
+    "proxy_1m": ("/proxy_1m", ["-c", 8], None),
+    "tls_hello": ("/hello", [], None, "tls"),
+    "tls_full": ("/r200", ["-o", "-c", 16], None, "tls"),
+    "tls_resumed": ("/r200", ["-o", "-t", "-c", 16], None, "tls"),
+    "tls_bulk": ("/1m.txt", ["-c", 8], None, "tls"),
 }
 
 
@@ -46,10 +52,10 @@ def core_busy_seconds(core):
     return 0.0
 
 
-def sample(bench, server, path, options):
+def sample(bench, server, path, options, tls):
     cpu, busy, started = server.cpu_seconds(), core_busy_seconds(common.SERVER_CORE), \
         time.monotonic()
-    requests, seconds, errors = bench.load(server.port, path, *options)
+    requests, seconds, errors = bench.load(server, path, *options, tls=tls)
     cpu = server.cpu_seconds() - cpu
     busy = core_busy_seconds(common.SERVER_CORE) - busy
     return {"rate": requests / seconds, "cpu_us": cpu / max(requests, 1) * 1e6,
@@ -57,7 +63,8 @@ def sample(bench, server, path, options):
 
 
 def measure(bench, servers, name, arguments):
-    path, options, bare_options = WORKLOADS[name]
+    path, options, bare_options, *transport = WORKLOADS[name]
+    tls = bool(transport)
     contestants = dict(servers)
     if bare_options is not None:
         bare_options = [bench.path("files", item) if item.endswith(".txt") else item
@@ -65,11 +72,11 @@ def measure(bench, servers, name, arguments):
         contestants["bare"] = bench.start_bare("bare", bare_options)
     samples = {who: [] for who in contestants}
     for server in contestants.values():
-        bench.load(server.port, path, *options, "-d", 0.3)
+        bench.load(server, path, *options, "-d", 0.3, tls=tls)
     for _ in range(arguments.rounds):
         for who, server in contestants.items():
             samples[who].append(sample(bench, server, path,
-                                       [*options, "-d", arguments.seconds]))
+                                       [*options, "-d", arguments.seconds], tls))
     if "bare" in contestants:
         contestants["bare"].stop()
     return samples
