@@ -64,7 +64,11 @@ static int dial(void) {
     SSL *ssl = SSL_new(context);
     SSL_set_fd(ssl, fd);
     SSL_set_connect_state(ssl);
-    if (resuming && ticket) SSL_set_session(ssl, ticket);
+    if (resuming && ticket) {
+        SSL_SESSION *own = SSL_SESSION_dup(ticket);   /* OpenSSL lets each be used only once */
+        SSL_set_session(ssl, own);
+        SSL_SESSION_free(own);
+    }
     clients[fd] = (struct client){ssl, answer_bytes, false};
     return fd;
 }
@@ -78,22 +82,29 @@ static void shut(int fd) {
     close(fd);
 }
 
-/* Bytes of one answer: what comes until nothing did for a while. */
+/* Bytes of one answer, by its length or the end of its chunks. */
 static void learn(void) {
     int fd = dial();
     SSL *ssl = clients[fd].ssl;
-    struct timeval quiet = {0, 500000};
-    setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &quiet, sizeof quiet);
-    char first[13] = "";
-    if (SSL_write(ssl, request, request_bytes) > 0) {
-        for (int n; (n = SSL_read(ssl, input, sizeof input)) > 0; answer_bytes += n)
-            if (answer_bytes == 0) memcpy(first, input, n < 12 ? (size_t)n : 12);
+    long whole = 0;
+    bool good = SSL_write(ssl, request, request_bytes) > 0;
+    for (bool ended = false; good && !ended;) {
+        int n = SSL_read(ssl, input, sizeof input - 1);
+        if (n <= 0) break;
+        input[n] = 0;
+        if (answer_bytes == 0) {
+            char *length = strcasestr(input, "\r\nContent-Length:");
+            char *body = strstr(input, "\r\n\r\n");
+            good = !strncmp(input, "HTTP/1.1 200", 12) && body;
+            if (good && length) whole = atol(length + 17) + (body + 4 - input);
+        }
+        answer_bytes += n;
+        ended = whole ? answer_bytes >= whole : n >= 5 && !memcmp(input + n - 5, "0\r\n\r\n", 5);
     }
     shut(fd);
-    if (strcmp(first, "HTTP/1.1 200")) {
-        fprintf(stderr, "the first answer begins with: %s\n", first);
-        exit(1);
-    }
+    if (good && answer_bytes > 0) return;
+    fprintf(stderr, "no answer of status 200 to learn from\n");
+    exit(1);
 }
 
 static void open_one(void) {
