@@ -37,6 +37,7 @@ struct MainConf {
     Setting<int64_t> worker_priority{0};
     Setting<conf::Milliseconds> worker_shutdown_timeout{
         conf::Milliseconds{60000}};                    // 0: none
+    Setting<int64_t> draining_generations{32};         // of workers, after reloads
     Setting<std::string> working_directory{""};
     std::string user;                                  // empty: not changed
     std::string group;

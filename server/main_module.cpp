@@ -285,6 +285,7 @@ constexpr conf::Directive directives[] = {
     {"worker_rlimit_nofile", in_main, takes(1), call<worker_rlimit_nofile>},
     {"worker_rlimit_core", in_main, takes(1), call<worker_rlimit_core>},
     {"worker_shutdown_timeout", in_main, takes(1), field<&MainConf::worker_shutdown_timeout>},
+    {"worker_draining_generations", in_main, takes(1), field<&MainConf::draining_generations>},
     {"working_directory", in_main, takes(1), field<&MainConf::working_directory>},
     {"user", in_main, takes(1, 2), call<user>},
     {"env", in_main, takes(1), call<env>},
@@ -331,6 +332,9 @@ Result<void> merge(MainConf& conf, const MainConf* outer, conf::Binder& binder) 
     if (!has_default) conf.thread_pools.push_back({.name = "default"});
     if (conf.worker_connections.value < 1) {
         return Error{"\"worker_connections\" must be at least 1"};
+    }
+    if (conf.draining_generations.value < 1) {
+        return Error{"\"worker_draining_generations\" must be at least 1"};
     }
     return {};
 }

@@ -24,17 +24,6 @@ namespace {
 // What a worker told to end at once gets before it is killed.
 constexpr int64_t kill_after_ms = 1000;
 
-void notify_ready() {
-    core::daemon_ready();
-    core::notify_service_manager(core::format("READY=1\nMAINPID=%d", int(::getpid())));
-}
-
-void notify_reloading() {
-    core::notify_service_manager(core::format("RELOADING=1\nMONOTONIC_USEC=%llu",
-                                static_cast<unsigned long long>(core::Clock::precise_us()))
-                       .c_str());
-}
-
 }  // namespace
 
 core::Result<void> Master::open_pipes() {
@@ -63,6 +52,7 @@ int Master::run() {
         wait();
         handle(take_signals());
         if (state_ == State::running) respawn_due();
+        if (reload_wanted_) reload_when_due();
         if (state_ == State::terminating) kill_stragglers();
     }
     LOG(core::process_log(), notice, 0, "exit");
@@ -79,6 +69,10 @@ void Master::wait() {
     int64_t now = core::Clock::monotonic_ms();
     for (const Respawn& respawn : respawns_) {
         int64_t left = std::max<int64_t>(respawn.due_ms - now, 0);
+        if (timeout < 0 || left < timeout) timeout = left;
+    }
+    if (reload_wanted_) {
+        int64_t left = std::max<int64_t>(reload_due_ms() - now, 0);
         if (timeout < 0 || left < timeout) timeout = left;
     }
     if (state_ == State::terminating) timeout = 50;
@@ -105,9 +99,11 @@ void Master::generation_is_up() {
         if (child.generation == generation_ && !child.ready) return;
     }
     reported_ready_ = true;
+    up_ms_ = core::Clock::monotonic_ms();
     for (Child& child : children_) {
         if (child.generation != generation_ && !child.told) tell(child, SIGQUIT);
     }
+    hurry_oldest();
     notify_ready();
 }
 
@@ -123,7 +119,7 @@ void Master::handle(const Signals& signals) {
     if (signals.hup) {
         LOG(core::process_log(), notice, 0, "signal %d (SIGHUP) received from %d, reconfiguring",
             SIGHUP, int(signals.hup_from));
-        reload();
+        reload_wanted_ = true;
     }
     if (signals.usr1) {
         LOG(core::process_log(), notice, 0, "reopening logs");
@@ -163,46 +159,6 @@ void Master::stop_accepting() {
     no_accepting_ = true;
     respawns_.clear();
     for (Child& child : children_) tell(child, SIGQUIT);
-}
-
-void Master::reload() {
-    // While a new binary is tried out, HUP brings the old one's workers back, unchanged.
-    if (new_binary_ || no_accepting_) {
-        no_accepting_ = false;
-        if (new_binary_) return start_workers();
-    }
-    notify_reloading();
-    if (!load_again(process_)) return notify_ready();
-    start_workers();
-}
-
-bool load_again(ServerProcess& process) {
-    auto refuse = [&](const std::string& why) {
-        process.configuration->make_current();
-        LOG(core::process_log(), emerg, 0, "%s", why.c_str());
-        return false;
-    };
-    auto loaded = Configuration::load(process.options);
-    if (!loaded) return refuse(loaded.error().what);
-    auto& conf = (*loaded)->main<MainConf>(main_module);
-    auto opened = process.sockets.open(**loaded, process.single ? 1 : conf.worker_processes);
-    if (!opened) return refuse(opened.error().what);
-    auto ready = init_process(**loaded);
-    if (ready && conf.pid.value != process.pid_path) {
-        ready = core::write_pid_file(conf.pid.value, ::getpid());
-    }
-    if (!ready) {
-        process.sockets.roll_back();
-        return refuse(ready.error().what);
-    }
-    if (conf.pid.value != process.pid_path) remove_pid(process.pid_path);
-    process.pid_path = conf.pid.value;
-    process.sockets.commit();
-    core::process_log().log = &(*loaded)->error_log;
-    process.configuration = std::move(*loaded);
-    process.configuration->make_current();
-    redirect_stderr(*process.configuration);
-    return true;
 }
 
 core::Result<void> init_process(Configuration& configuration) {

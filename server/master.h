@@ -50,6 +50,7 @@ class Master {
         bool ready;               // it accepts
         bool told;                // to leave
         int64_t started_ms;
+        bool hurried = false;     // …and not to wait for worker_shutdown_timeout
     };
     struct Respawn {
         int id;
@@ -66,9 +67,15 @@ class Master {
     void terminate();
     void kill_stragglers();
     void stop_accepting();
-    void reload();
     void generation_is_up();
     bool done() const;
+
+    // master_reload.cpp
+    static void notify_ready();
+    void reload_when_due();
+    int64_t reload_due_ms() const;
+    void reload();
+    void hurry_oldest();
 
     // master_children.cpp
     void start_workers();
@@ -95,6 +102,9 @@ class Master {
     int generation_ = 0;
     bool was_ready_ = false;              // some worker has been up since the start
     bool reported_ready_ = false;         // …all of this generation, and the old ones were told
+    bool reload_wanted_ = false;          // HUP came; several are one
+    int64_t reload_began_ms_ = 0;         // when the newest generation's reload began
+    int64_t up_ms_ = 0;                   // when that generation was up
     bool no_accepting_ = false;           // WINCH: workers left, none are started
     bool failed_ = false;
     int64_t terminated_ms_ = 0;

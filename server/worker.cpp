@@ -119,11 +119,9 @@ void Worker::leave(Exit how) {
     if (how == Exit::fast) return core::Reactor::current().stop();
     connections.each([](Connection& connection) { connection.drain(); });
     auto& conf = configuration.main<MainConf>(main_module);
-    if (int64_t limit = conf.worker_shutdown_timeout.value.count) {
-        shutdown_timer_ = std::make_unique<core::Timer>(
-            [](void* self) { static_cast<Worker*>(self)->end_connections(); }, this);
-        shutdown_timer_->set(limit);
-    }
+    shutdown_timer_ = std::make_unique<core::Timer>(
+        [](void* self) { static_cast<Worker*>(self)->end_connections(); }, this);
+    if (int64_t limit = conf.worker_shutdown_timeout.value.count) shutdown_timer_->set(limit);
     hold();                               // what modules do must not end the loop under them
     for (const Module* module : modules()) {
         if (module->worker_leaves) module->worker_leaves(*this);
@@ -132,11 +130,15 @@ void Worker::leave(Exit how) {
     check_exit();
 }
 
+void Worker::hurry() {
+    if (exit_ == Exit::graceful && !ending_) end_connections();
+}
+
 void Worker::stop_listening() {
     for (auto& listener : listeners_) listener->stop();
 }
 
-// worker_shutdown_timeout has passed: first connections are told, then nothing is waited for.
+// worker_shutdown_timeout has passed, or the master is in a hurry: first connections are told, then nothing is waited for.
 void Worker::end_connections() {
     if (ending_) return core::Reactor::current().stop();
     ending_ = true;

@@ -74,6 +74,8 @@ class Worker {
     // connection and timer are done or worker_shutdown_timeout has passed. TERM: leaves at once.
     void leave(Exit how);
     bool leaving() const { return exit_ != Exit::running; }
+    // As if worker_shutdown_timeout had passed, in a worker that leaves gracefully.
+    void hurry();
 
     Configuration& configuration;
     const int id;                         // 0…; -1 for helpers such as a privileged agent

@@ -49,6 +49,8 @@ void WorkerControl::on_signals() {
         return worker_.leave(Worker::Exit::fast);
     }
     if (signals.quit) leave_gracefully();
+    // From a master that has too many generations of workers draining.
+    if (signals.winch) worker_.hurry();
     if (signals.hup && lifeline_ < 0) reload();
 }
 

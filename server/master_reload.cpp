@@ -1,0 +1,130 @@
+// Reload: when one is due, what it replaces, and how many generations of workers may drain at once.
+// Part of Master; a single process (single.cpp) uses load_again() alone. Knows nothing of how
+// workers are started or buried.
+#include <signal.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <vector>
+
+#include "core/clock.h"
+#include "core/log.h"
+#include "core/process.h"
+#include "core/text.h"
+#include "server/main_conf.h"
+#include "server/master.h"
+#include "server/process_setup.h"
+#include "server/status.h"
+#include "server/worker_control.h"
+
+namespace server {
+
+namespace {
+
+// A generation that is not up after so long no longer keeps a wanted reload waiting: what hangs in
+// its init_worker_by_lua may be what the new configuration mends.
+constexpr int64_t patience_ms = 10000;
+// The longest pause after a reload. It is as long as the reload took, so that a storm of signals
+// leaves half of the machine's time to the requests.
+constexpr int64_t pause_max_ms = 1000;
+
+void notify_reloading() {
+    core::notify_service_manager(core::format("RELOADING=1\nMONOTONIC_USEC=%llu",
+                                static_cast<unsigned long long>(core::Clock::precise_us()))
+                       .c_str());
+}
+
+}  // namespace
+
+void Master::notify_ready() {
+    core::daemon_ready();
+    core::notify_service_manager(core::format("READY=1\nMAINPID=%d", int(::getpid())));
+}
+
+// When a wanted reload may begin: not while another one is being carried out.
+int64_t Master::reload_due_ms() const {
+    if (no_accepting_ || new_binary_) return 0;
+    // A worker has died before it was up: waiting is of no use.
+    if (!respawns_.empty()) return 0;
+    if (!reported_ready_) return reload_began_ms_ + patience_ms;
+    return up_ms_ + std::clamp<int64_t>(up_ms_ - reload_began_ms_, 0, pause_max_ms);
+}
+
+void Master::reload_when_due() {
+    if (state_ != State::running) {
+        reload_wanted_ = false;
+        return;
+    }
+    if (reload_due_ms() > core::Clock::monotonic_ms()) return;
+    reload_wanted_ = false;
+    reload();
+}
+
+void Master::reload() {
+    // While a new binary is tried out, HUP brings the old one's workers back, unchanged.
+    if (new_binary_ || no_accepting_) {
+        no_accepting_ = false;
+        if (new_binary_) return start_workers();
+    }
+    notify_reloading();
+    reload_began_ms_ = core::Clock::monotonic_ms();
+    bool loaded = load_again(process_);
+    core::Clock::update();
+    if (loaded) return start_workers();
+    if (reported_ready_) up_ms_ = core::Clock::monotonic_ms();
+    notify_ready();
+}
+
+// The oldest generations of those that drain, beyond worker_draining_generations of them, wait no
+// longer for their connections: every one holds memory of its own.
+void Master::hurry_oldest() {
+    auto& conf = process_.configuration->main<MainConf>(main_module);
+    std::vector<int> draining;
+    for (const Child& child : children_) {
+        if (child.generation != generation_) draining.push_back(child.generation);
+    }
+    std::sort(draining.begin(), draining.end());
+    draining.erase(std::unique(draining.begin(), draining.end()), draining.end());
+    size_t room = size_t(std::max(1, SharedStatus::slots / conf.worker_processes - 1));
+    size_t limit = std::min(size_t(conf.draining_generations.value), room);
+    if (draining.size() <= limit) return;
+    int oldest_kept = draining[draining.size() - limit];
+    for (Child& child : children_) {
+        if (child.generation >= oldest_kept || child.hurried) continue;
+        child.hurried = true;
+        LOG(core::process_log(), notice, 0, "more than %zu generations of workers drain, worker "
+            "process %d is to close its connections", limit, int(child.pid));
+        tell(child, SIGWINCH);
+    }
+}
+
+bool load_again(ServerProcess& process) {
+    auto refuse = [&](const std::string& why) {
+        process.configuration->make_current();
+        LOG(core::process_log(), emerg, 0, "%s", why.c_str());
+        return false;
+    };
+    auto loaded = Configuration::load(process.options);
+    if (!loaded) return refuse(loaded.error().what);
+    auto& conf = (*loaded)->main<MainConf>(main_module);
+    auto opened = process.sockets.open(**loaded, process.single ? 1 : conf.worker_processes);
+    if (!opened) return refuse(opened.error().what);
+    auto ready = init_process(**loaded);
+    if (ready && conf.pid.value != process.pid_path) {
+        ready = core::write_pid_file(conf.pid.value, ::getpid());
+    }
+    if (!ready) {
+        process.sockets.roll_back();
+        return refuse(ready.error().what);
+    }
+    if (conf.pid.value != process.pid_path) remove_pid(process.pid_path);
+    process.pid_path = conf.pid.value;
+    process.sockets.commit();
+    core::process_log().log = &(*loaded)->error_log;
+    process.configuration = std::move(*loaded);
+    process.configuration->make_current();
+    redirect_stderr(*process.configuration);
+    return true;
+}
+
+}  // namespace server
