@@ -138,7 +138,8 @@ void Worker::stop_listening() {
     for (auto& listener : listeners_) listener->stop();
 }
 
-// worker_shutdown_timeout has passed, or the master is in a hurry: first connections are told, then nothing is waited for.
+// worker_shutdown_timeout has passed, or the master is in a hurry: first connections are told, then
+// nothing is waited for.
 void Worker::end_connections() {
     if (ending_) return core::Reactor::current().stop();
     ending_ = true;

@@ -15,7 +15,7 @@ MAIN = """
 worker_processes %(workers)d;
 pid logs/server.pid;
 error_log logs/error.log notice;
-worker_shutdown_timeout 10s;
+worker_shutdown_timeout %(shutdown)s;
 %(main)s
 events { worker_connections %(connections)d; }
 http {
@@ -42,7 +42,7 @@ class ScenarioServer(Server):
 
     def setup(self, **parts):
         defaults = {"workers": 1, "daemon": "off", "log": "access_log off;",
-                    "connections": 1024, "main": "", "http": "", "locations": "",
+                    "connections": 1024, "shutdown": "10s", "main": "", "http": "", "locations": "",
                     "listen": "listen 127.0.0.1:@PORT@ backlog=1024;",
                     "user": "user root;\n" if os.geteuid() == 0 else ""}
         self.configure(MAIN % {**defaults, **parts})
