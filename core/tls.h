@@ -21,6 +21,7 @@
 struct ssl_st;
 struct ssl_ctx_st;
 struct ssl_session_st;
+struct x509_st;
 
 namespace core {
 
@@ -139,6 +140,9 @@ class TlsSession {
     bool failed_ = false;
     std::string error_text_;
 };
+
+// The path of the file that a context has a certificate from; empty when it came otherwise.
+std::string certificate_name(const x509_st* certificate);
 
 // The reasons waiting in OpenSSL's queue of this thread, as nginx prints them behind a message:
 // " (SSL: error:…)"; empties the queue.

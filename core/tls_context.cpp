@@ -72,6 +72,19 @@ const char* load_key(SSL_CTX* context, BIO* from, const std::vector<std::string>
 Bio open_file(const std::string& path) { return Bio(BIO_new_file(path.c_str(), "r")); }
 Bio open_text(Slice text) { return Bio(BIO_new_mem_buf(text.data(), int(text.size()))); }
 
+int name_slot() {
+    static const int slot = X509_get_ex_new_index(
+        0, nullptr, nullptr, nullptr, [](void*, void* name, CRYPTO_EX_DATA*, int, long, void*) {
+            delete static_cast<std::string*>(name);
+        });
+    return slot;
+}
+
+void note_name(X509* certificate, const std::string& name) {
+    if (X509_get_ex_data(certificate, name_slot())) return;
+    X509_set_ex_data(certificate, name_slot(), new std::string(name));
+}
+
 // Sessions of one context are never resumed in another: a ticket is good for its own server only.
 void bind_sessions(SSL_CTX* context) {
     static std::atomic<uint64_t> serial{0};
@@ -80,6 +93,11 @@ void bind_sessions(SSL_CTX* context) {
 }
 
 }  // namespace
+
+std::string certificate_name(const X509* certificate) {
+    auto* name = static_cast<const std::string*>(X509_get_ex_data(certificate, name_slot()));
+    return name ? *name : std::string();
+}
 
 std::string take_tls_errors() {
     std::string text;
@@ -173,6 +191,7 @@ Result<void> TlsContext::use_certificate_files(const std::string& chain, const s
     Bio from = open_file(chain);
     if (!from) return bad("certificate", chain, "BIO_new_file()");
     if (const char* call = load_chain(context_, from.get())) return bad("certificate", chain, call);
+    note_name(SSL_CTX_get0_certificate(context_), chain);
     from = open_file(key);
     if (!from) return bad("certificate key", key, "BIO_new_file()");
     if (const char* call = load_key(context_, from.get(), passwords)) {

@@ -9,6 +9,7 @@
 #include "core/clock.h"
 #include "core/tls.h"
 #include "server/config.h"
+#include "server/http/client_status.h"
 #include "server/http/core_conf.h"
 #include "server/http/h1.h"
 #include "server/http/proxy_header.h"
@@ -21,6 +22,8 @@ TlsAccept::TlsAccept(Worker& by, ListenAddress& on, core::Fd fd, const core::Add
     : Connection(by, on, std::move(fd), from), timer_(on_timeout, this) {
     if (listen.proxy_protocol) state_ = State::proxy_header;
 }
+
+TlsAccept::~TlsAccept() = default;
 
 bool TlsAccept::begin() {
     if (auto started = watch.start(stream.fd(), *this); !started) {
@@ -96,7 +99,9 @@ void TlsAccept::shake_hands() {
     core::IoResult result = session.handshake();
     switch (result.status) {
     case core::Io::again: return;
-    case core::Io::done: return hand_over();
+    case core::Io::done:
+        if (!waits_for_status()) hand_over();
+        return;
     case core::Io::closed:
         LOG(log, info, 0, "peer closed connection in SSL handshake");
         break;
@@ -110,6 +115,18 @@ void TlsAccept::shake_hands() {
         break;
     }
     close();
+}
+
+// Were the client's certificates revoked? What is found out is noted in the session.
+bool TlsAccept::waits_for_status() {
+    core::TlsSession& session = *stream.tls();
+    const ClientStatusRule* rule = client_status_rule(session);
+    if (!rule) return false;
+    status_check_ =
+        std::make_unique<ClientStatusCheck>(*rule, session, log, [this] { hand_over(); });
+    if (!status_check_->begin()) return false;
+    state_ = State::client_status;
+    return true;
 }
 
 // From here on HTTP has the socket; what has arrived of the first request is still in it.
@@ -135,6 +152,7 @@ void TlsAccept::on_timeout(void* self) {
 void TlsAccept::close(bool reset) {
     if (state_ == State::over) return;
     state_ = State::over;
+    status_check_.reset();
     timer_.cancel();
     watch.stop_closing();
     if (reset) {

@@ -7,9 +7,12 @@
 
 namespace server {
 
+class ClientStatusCheck;
+
 class TlsAccept final : public Connection {
   public:
     TlsAccept(Worker& worker, ListenAddress& listen, core::Fd fd, const core::Address& peer);
+    ~TlsAccept() override;
 
     bool begin();     // starts watching; false: the connection is of no use
 
@@ -20,17 +23,19 @@ class TlsAccept final : public Connection {
     core::Stream detach(std::string& leftover) override;
 
   private:
-    enum class State : uint8_t { proxy_header, first_byte, handshake, over };
+    enum class State : uint8_t { proxy_header, first_byte, handshake, client_status, over };
 
     void advance();
     bool take_proxy_header();
     bool look_at_first_byte();
     void shake_hands();
+    bool waits_for_status();
     void hand_over();
     static void on_timeout(void* self);
 
     State state_ = State::first_byte;
     core::Timer timer_;
+    std::unique_ptr<ClientStatusCheck> status_check_;
 };
 
 }  // namespace server

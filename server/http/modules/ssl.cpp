@@ -15,6 +15,7 @@
 #include "core/text.h"
 #include "core/tls.h"
 #include "server/config.h"
+#include "server/http/client_status.h"
 #include "server/http/connection.h"
 #include "server/http/request.h"
 #include "server/http/router.h"
@@ -67,13 +68,12 @@ struct Conf {
     conf::Setting<std::string> ciphers{"ECDHE+AESGCM:ECDHE+CHACHA20:DHE+AESGCM:DHE+CHACHA20"};
     conf::Setting<std::string> curves{"auto"};
     conf::Setting<std::string> dhparam, password_file, client_certificate, trusted_certificate, crl;
-    conf::Setting<std::string> stapling_file, stapling_responder;
     std::vector<std::string> ticket_keys;
     bool ticket_keys_given = false;
     conf::Setting<Verify> verify{Verify::off};
     conf::Setting<int> verify_depth{1};
     conf::Setting<bool> prefer_server_ciphers{true}, session_tickets{true}, reject{false};
-    conf::Setting<bool> stapling{false}, stapling_verify{false}, compression{false};
+    conf::Setting<bool> compression{false};
     conf::Setting<conf::Bytes> buffer_size{conf::Bytes{16384}};
     conf::Setting<conf::Seconds> session_timeout{conf::Seconds{300}};
     conf::Setting<SessionCache> cache;
@@ -185,13 +185,6 @@ constexpr conf::Directive directives[] = {
     {"ssl_session_ticket_key", anywhere, conf::takes(1), conf::call<add_ticket_key>},
     {"ssl_session_timeout", anywhere, conf::takes(1), conf::field<&Conf::session_timeout>},
     {"ssl_crl", anywhere, conf::takes(1), conf::field<&Conf::crl>},
-    {"ssl_ocsp", where, conf::takes(1), conf::call<not_yet>},
-    {"ssl_ocsp_responder", where, conf::takes(1), conf::call<not_yet>},
-    {"ssl_ocsp_cache", where, conf::takes(1), conf::call<not_yet>},
-    {"ssl_stapling", where, conf::takes_flag(), conf::field<&Conf::stapling>},
-    {"ssl_stapling_file", where, conf::takes(1), conf::field<&Conf::stapling_file>},
-    {"ssl_stapling_responder", where, conf::takes(1), conf::field<&Conf::stapling_responder>},
-    {"ssl_stapling_verify", where, conf::takes_flag(), conf::field<&Conf::stapling_verify>},
     {"ssl_early_data", where, conf::takes_flag(), conf::call<not_yet>},
     {"ssl_conf_command", anywhere, conf::takes(2), conf::call<add_command>},
     {"ssl_reject_handshake", where, conf::takes_flag(), conf::field<&Conf::reject>},
@@ -372,36 +365,6 @@ Result<void> set_sessions(SSL_CTX* context, const Conf& conf) {
     return {};
 }
 
-// A stapled answer from a file, in DER.
-int staple(SSL* ssl, void* argument) {
-    const auto& answer = *static_cast<const std::string*>(argument);
-    auto* copy = static_cast<unsigned char*>(OPENSSL_malloc(answer.size()));
-    if (!copy) return SSL_TLSEXT_ERR_NOACK;
-    std::memcpy(copy, answer.data(), answer.size());
-    SSL_set_tlsext_status_ocsp_resp(ssl, copy, long(answer.size()));
-    return SSL_TLSEXT_ERR_OK;
-}
-
-struct BuiltTls : ServerTls {
-    std::string stapled;
-};
-
-Result<void> set_stapling(BuiltTls& tls, const Conf& conf, const conf::Place& place) {
-    if (!conf.stapling) return {};
-    if (conf.stapling_file->empty()) {
-        Configuration::current().binder().warn(
-            place, "\"ssl_stapling\" ignored, there is no \"ssl_stapling_file\"");
-        return {};
-    }
-    std::string path = path_of(*conf.stapling_file);
-    std::ifstream file(path, std::ios::binary);
-    if (!file) return Error{"cannot read \"" + path + "\""};
-    tls.stapled.assign(std::istreambuf_iterator<char>(file), {});
-    SSL_CTX_set_tlsext_status_cb(tls.context->native(), staple);
-    SSL_CTX_set_tlsext_status_arg(tls.context->native(), &tls.stapled);
-    return {};
-}
-
 // ---- choosing the server ----
 
 int listen_slot() {
@@ -476,9 +439,8 @@ std::string scope_of(const Conf& conf) {
 
 enum class Protocols : uint8_t { http, any };
 
-Result<std::shared_ptr<const ServerTls>> build(const conf::Place& place, const Conf& conf,
-                                               Protocols protocols) {
-    auto tls = std::make_shared<BuiltTls>();
+Result<std::shared_ptr<const ServerTls>> build(const Conf& conf, Protocols protocols) {
+    auto tls = std::make_shared<ServerTls>();
     tls->rejects = conf.reject;
     tls->session_scope = scope_of(conf);
     tls->needs_certificate = conf.verify == Verify::on;
@@ -509,7 +471,7 @@ Result<std::shared_ptr<const ServerTls>> build(const conf::Place& place, const C
     for (auto step : {load_certificates(*tls->context, conf),
                       tls->context->set_ciphers(*conf.ciphers), set_key_exchange(context, conf),
                       set_client_verification(context, conf), set_sessions(context, conf),
-                      set_stapling(*tls, conf, place), set_commands(context, conf)}) {
+                      set_commands(context, conf)}) {
         if (!step) return step.take_error();
     }
     return std::shared_ptr<const ServerTls>(std::move(tls));
@@ -541,7 +503,7 @@ Result<void> build_streams(StreamBlocks& blocks) {
     for (auto& server : blocks.servers) {
         const Conf& conf = *static_cast<const Conf*>(server->level->get(module_ssl.index));
         if (conf.certificates.empty()) continue;
-        auto built = build(server->place, conf, Protocols::any);
+        auto built = build(conf, Protocols::any);
         if (!built) return built.take_error();
         server->tls = std::move(*built);
     }
@@ -555,7 +517,7 @@ Result<void> prepare(Configuration& configuration) {
     for (auto& server : configuration.servers) {
         const Conf& conf = server->root.conf<Conf>(module_ssl);
         if (conf.certificates.empty() && !conf.reject) continue;
-        auto built = build(server->place, conf, Protocols::http);
+        auto built = build(conf, Protocols::http);
         if (!built) return built.take_error();
         server->tls = std::move(*built);
     }
@@ -598,6 +560,10 @@ Verdict check_client(Request& request) {
     if (!certificate && conf.verify == Verify::on) {
         LOG(request.log, info, 0, "client sent no required SSL certificate");
         return Verdict::reject(496);
+    }
+    if (const char* wrong = client_status_error(*session)) {
+        LOG(request.log, info, 0, "client SSL certificate verify error: %s", wrong);
+        return Verdict::reject(495);
     }
     return Verdict::decline();
 }

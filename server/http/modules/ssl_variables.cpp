@@ -10,6 +10,7 @@
 #include <string>
 
 #include "core/tls.h"
+#include "server/http/client_status.h"
 #include "server/http/connection.h"
 #include "server/http/escape.h"
 #include "server/http/request.h"
@@ -235,8 +236,13 @@ Value get_client_verify(Request& request, Slice, uintptr_t) {
     core::TlsSession* session = request.connection.stream.tls();
     if (!session) return Value::none();
     if (!SSL_get0_peer_certificate(session->native())) return Slice("NONE");
-    if (session->verify_result() == X509_V_OK) return Slice("SUCCESS");
-    return kept(request, "FAILED:" + session->verify_error());
+    if (session->verify_result() != X509_V_OK) {
+        return kept(request, "FAILED:" + session->verify_error());
+    }
+    if (const char* wrong = client_status_error(*session)) {
+        return kept(request, std::string("FAILED:") + wrong);
+    }
+    return Slice("SUCCESS");
 }
 
 constexpr Variable variables[] = {
