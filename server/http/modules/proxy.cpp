@@ -218,7 +218,8 @@ void ProxyRun::start_body() {
 }
 
 bool ProxyRun::wants_tunnel() const {
-    return head_.status == 101 && request.headers.has(HeaderId::upgrade) && !request.parent;
+    return head_.status == 101 && request.headers.has(HeaderId::upgrade) && !request.parent &&
+           asks_upgrade(request, conf);
 }
 
 bool ProxyRun::keeps_connection() const { return !head_.close && !body_.is_until_close(); }

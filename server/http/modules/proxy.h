@@ -128,6 +128,8 @@ struct ProxyRequest {
 // Request line, fields and, unless it streams, the body.
 bool make_proxy_request(Request& request, const ProxyConf& conf, const ProxyRequest& what,
                         core::Chain& to);
+// Whether it says Upgrade: the client's own is not passed on by itself.
+bool asks_upgrade(Request& request, const ProxyConf& conf);
 
 // ---- proxy_response.cpp ----
 

@@ -135,6 +135,11 @@ void ProxyConf::derive() {
     sets_host = find_field(*this, HeaderId::host) != nullptr;
 }
 
+bool asks_upgrade(Request& request, const ProxyConf& conf) {
+    const ProxyField* field = find_field(conf, HeaderId::upgrade);
+    return field && !field->value.evaluate(request).empty();
+}
+
 core::Result<ProxyUrl> parse_proxy_url(Slice text) {
     ProxyUrl url;
     if (core::istarts_with(text, "https://")) {
@@ -206,9 +211,10 @@ Slice proxy_uri(Request& request, const ProxyTarget& target, const ProxyUrl& url
 
 bool make_proxy_request(Request& request, const ProxyConf& conf, const ProxyRequest& what,
                         core::Chain& to) {
-    constexpr size_t values_max = 64;
-    Slice values[values_max];
-    size_t count = std::min(conf.set_fields.size(), values_max);
+    constexpr size_t few_max = 32;
+    Slice few[few_max];
+    size_t count = conf.set_fields.size();
+    Slice* values = count <= few_max ? few : request.arena.make_array<Slice>(count);
     BodyFraming framing = framing_of(request, conf, what);
     Slice host = what.url->host_port;
     size_t size = what.method.size() + what.uri.size() + host.size() + framing.body.size() + 160;
