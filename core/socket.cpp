@@ -179,7 +179,9 @@ IoResult Stream::write(Chain& chain, int64_t bytes_max) {
     }
 }
 
+// A peer of TLS is told that this is the end, and that nobody cut it short (RFC 8446 6.1).
 void Stream::close() {
+    if (tls_) tls_->shutdown();
     tls_.reset();
     fd_.reset();
 }
@@ -188,7 +190,8 @@ void Stream::reset() {
     if (!valid()) return;
     linger abort{1, 0};
     ::setsockopt(fd_.get(), SOL_SOCKET, SO_LINGER, &abort, sizeof abort);
-    close();
+    tls_.reset();
+    fd_.reset();
 }
 
 void Stream::shutdown_write() {

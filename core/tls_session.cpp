@@ -222,7 +222,9 @@ IoResult TlsSession::write(Chain& chain, int64_t bytes_max) {
 }
 
 IoResult TlsSession::shutdown() {
-    if (failed_ || !established()) return {Io::done};
+    if (failed_ || !established() || (SSL_get_shutdown(ssl_) & SSL_SENT_SHUTDOWN)) {
+        return {Io::done};
+    }
     ERR_clear_error();
     errno = 0;
     int result = SSL_shutdown(ssl_);

@@ -124,6 +124,14 @@ def test_a_kept_connection_serves_many(tls_server):
         assert b"open|" in ask(stream, last=False)
 
 
+def test_the_end_is_said(tls_server):
+    """A connection that we close ends with close_notify: nobody has cut the answer short."""
+    for version in (ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3):
+        raw = socket.create_connection(("127.0.0.1", tls_server.tls_port), 5)
+        stream = context_of(version=version).wrap_socket(raw, suppress_ragged_eofs=False)
+        assert b"open|" in ask(stream)
+
+
 def test_sessions_are_resumed_by_every_worker(tls_server):
     for version in (ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3):
         context = context_of(version=version)
