@@ -20,7 +20,8 @@ namespace {
 using server::Request;
 using server::Verdict;
 
-// One row per directive. (balancer, ssl_* and proxy_ssl_* join with the parts that call them.)
+// One row per directive of a request's way. (balancer, ssl_* and proxy_ssl_* are run by the files
+// that are called for them.)
 struct Row {
     HandlerSlot slot;
     LuaPhase phase;

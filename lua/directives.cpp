@@ -54,6 +54,8 @@ Result<std::shared_ptr<LuaChunk>> make_chunk(const Line& line, const char* tag, 
 constexpr core::Slice slot_names[] = {
     "server_rewrite_by_lua", "rewrite_by_lua", "access_by_lua", "precontent_by_lua",
     "content_by_lua", "header_filter_by_lua", "body_filter_by_lua", "log_by_lua",
+    "ssl_client_hello_by_lua", "ssl_session_fetch_by_lua", "ssl_certificate_by_lua",
+    "ssl_session_store_by_lua",
 };
 
 template <HandlerSlot slot, Form form>
@@ -149,6 +151,7 @@ Result<void> merge(Loc& conf, const Loc* outer, conf::Binder& binder) {
 constexpr uint32_t everywhere = conf::in_http | conf::in_server | conf::in_location |
                                 conf::in_location_if;
 constexpr uint32_t in_levels = conf::in_any_http;
+constexpr uint32_t in_servers = conf::in_http | conf::in_server;
 // Settings of machines: those of stream {} are read, and wait for scripts in there.
 constexpr uint32_t in_blocks = conf::in_http | conf::in_stream;
 constexpr uint32_t in_locations = conf::in_location | conf::in_location_if;
@@ -242,9 +245,9 @@ constexpr conf::Directive directives[] = {
     {"set_by_lua", in_scripts, conf::takes_at_least(2), call<set_by_lua<Form::text>>},
     {"set_by_lua_block", in_scripts, takes_block(1, 1), call<set_by_lua<Form::text>>},
     {"set_by_lua_file", in_scripts, conf::takes_at_least(2), call<set_by_lua<Form::file>>},
-    {"server_rewrite_by_lua_block", conf::in_http | conf::in_server, takes_block(),
+    {"server_rewrite_by_lua_block", in_servers, takes_block(),
      text_handler<Slot::server_rewrite>},
-    {"server_rewrite_by_lua_file", conf::in_http | conf::in_server, takes(1),
+    {"server_rewrite_by_lua_file", in_servers, takes(1),
      file_handler<Slot::server_rewrite>},
     {"rewrite_by_lua", everywhere, takes(1), text_handler<Slot::rewrite>},
     {"rewrite_by_lua_block", everywhere, takes_block(), text_handler<Slot::rewrite>},
@@ -266,6 +269,20 @@ constexpr conf::Directive directives[] = {
     {"log_by_lua", everywhere, takes(1), text_handler<Slot::log>},
     {"log_by_lua_block", everywhere, takes_block(), text_handler<Slot::log>},
     {"log_by_lua_file", everywhere, takes(1), file_handler<Slot::log>},
+    {"ssl_client_hello_by_lua_block", in_servers, takes_block(),
+     text_handler<Slot::ssl_client_hello>},
+    {"ssl_client_hello_by_lua_file", in_servers, takes(1), file_handler<Slot::ssl_client_hello>},
+    {"ssl_certificate_by_lua_block", in_servers, takes_block(),
+     text_handler<Slot::ssl_certificate>},
+    {"ssl_certificate_by_lua_file", in_servers, takes(1), file_handler<Slot::ssl_certificate>},
+    {"ssl_session_fetch_by_lua_block", conf::in_http, takes_block(),
+     text_handler<Slot::ssl_session_fetch>},
+    {"ssl_session_fetch_by_lua_file", conf::in_http, takes(1),
+     file_handler<Slot::ssl_session_fetch>},
+    {"ssl_session_store_by_lua_block", conf::in_http, takes_block(),
+     text_handler<Slot::ssl_session_store>},
+    {"ssl_session_store_by_lua_file", conf::in_http, takes(1),
+     file_handler<Slot::ssl_session_store>},
     {"balancer_by_lua_block", conf::in_upstream, takes_block(), call<balancer_by_lua<Form::text>>},
     {"balancer_by_lua_file", conf::in_upstream, takes(1), call<balancer_by_lua<Form::file>>},
     {"balancer_keepalive", conf::in_upstream, takes(1), call<balancer_keepalive>},

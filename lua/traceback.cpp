@@ -93,6 +93,7 @@ std::string failure_prefix(LuaPhase phase) {
     if (!(uint32_t(phase) & plain_phases)) return "lua entry thread aborted: ";
     if (phase == LuaPhase::init_worker) return "init_worker_by_lua error: ";
     if (phase == LuaPhase::exit_worker) return "exit_worker_by_lua error: ";
+    if (phase == LuaPhase::ssl_session_store) return "failed to run session_store_by_lua*: ";
     return std::string("failed to run ") + context_name(phase) + ": ";
 }
 

@@ -1,7 +1,9 @@
 // Certificates and private keys as Lua holds them: chains (STACK_OF(X509)) and keys (EVP_PKEY) made
-// of PEM or DER text, under upstream's names. Called by lualib/ngx/ssl.lua; knows no connection.
+// of PEM or DER text, under upstream's names; and their way into a TLS session. Called by
+// lualib/ngx/ssl.lua, and by whoever knows which session is meant.
 #include <openssl/err.h>
 #include <openssl/pem.h>
+#include <openssl/ssl.h>
 #include <openssl/x509.h>
 
 #include <climits>
@@ -9,6 +11,7 @@
 #include <memory>
 
 #include "lua/api.h"
+#include "lua/api/tls_certificates.h"
 
 namespace lua {
 namespace {
@@ -117,7 +120,66 @@ Key read_pem_key(const void* data, size_t bytes, const unsigned char* passphrase
     return key;
 }
 
+Key read_der_key(const void* data, size_t bytes, char** error) {
+    Input input = open(data, bytes, error);
+    if (!input) return nullptr;
+    Key key(d2i_PrivateKey_bio(input.get(), nullptr));
+    if (!key) tell(error, "d2i_PrivateKey_bio() failed");
+    return key;
+}
+
+int fail(char** error, const char* why) {
+    tell(error, why);
+    return ffi_error;
+}
+
 }  // namespace
+
+int use_certificate(SSL* ssl, void* chain_of_certificates, char** error) {
+    auto* chain = static_cast<STACK_OF(X509)*>(chain_of_certificates);
+    if (!chain || sk_X509_num(chain) < 1) return fail(error, "invalid certificate chain");
+    if (!SSL_use_certificate(ssl, sk_X509_value(chain, 0))) {
+        return fail(error, "SSL_use_certificate() failed");
+    }
+    SSL_clear_chain_certs(ssl);
+    for (int i = 1; i < sk_X509_num(chain); ++i) {
+        if (!SSL_add1_chain_cert(ssl, sk_X509_value(chain, i))) {
+            return fail(error, "SSL_add1_chain_cert() failed");
+        }
+    }
+    return ffi_ok;
+}
+
+int use_private_key(SSL* ssl, void* key, char** error) {
+    if (!key) return fail(error, "invalid private key");
+    if (SSL_use_PrivateKey(ssl, static_cast<EVP_PKEY*>(key))) return ffi_ok;
+    return fail(error, "SSL_use_PrivateKey() failed");
+}
+
+int use_der_certificate(SSL* ssl, const char* der, size_t bytes, char** error) {
+    Input input = open(der, bytes, error);
+    if (!input) return ffi_error;
+    Certificate next(d2i_X509_bio(input.get(), nullptr));
+    if (!next) return fail(error, "d2i_X509_bio() failed");
+    if (!SSL_use_certificate(ssl, next.get())) return fail(error, "SSL_use_certificate() failed");
+    SSL_clear_chain_certs(ssl);
+    while (!BIO_eof(input.get())) {
+        next.reset(d2i_X509_bio(input.get(), nullptr));
+        if (!next) return fail(error, "d2i_X509_bio() failed");
+        if (!SSL_add0_chain_cert(ssl, next.get())) {
+            return fail(error, "SSL_add0_chain_cert() failed");
+        }
+        next.release();
+    }
+    return ffi_ok;
+}
+
+int use_der_private_key(SSL* ssl, const char* der, size_t bytes, char** error) {
+    Key key = read_der_key(der, bytes, error);
+    if (!key) return ffi_error;
+    return use_private_key(ssl, key.get(), error);
+}
+
 }  // namespace lua
 
 LUA_FFI void* ngx_http_lua_ffi_parse_pem_cert(const unsigned char* pem, size_t bytes,
@@ -141,11 +203,7 @@ LUA_FFI void* ngx_http_lua_ffi_parse_pem_priv_key(const unsigned char* pem, size
 LUA_FFI void* ngx_http_lua_ffi_parse_der_priv_key(const char* der, size_t bytes,
                                                   char** error) {
     if (!der || bytes == 0) return lua::tell(error, "invalid argument");
-    lua::Input input = lua::open(der, bytes, error);
-    if (!input) return nullptr;
-    lua::Key key(d2i_PrivateKey_bio(input.get(), nullptr));
-    if (!key) return lua::tell(error, "d2i_PrivateKey_bio() failed");
-    return key.release();
+    return lua::read_der_key(der, bytes, error).release();
 }
 
 LUA_FFI void ngx_http_lua_ffi_free_priv_key(void* key) {

@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "lua/api/ffi.h"
+#include "lua/handshake_by_lua.h"
 #include "server/module.h"
 
 namespace lua {
@@ -20,7 +21,9 @@ REGISTER_MODULE(lua_ctx);
 
 // Where the index of the task's table is kept.
 int& ctx_ref(LuaTask& task) {
-    return task.request ? LuaRequest::of(*task.request).ctx_ref : task.ctx_ref;
+    if (task.request) return LuaRequest::of(*task.request).ctx_ref;
+    int* shared = handshake_ctx_ref(task);
+    return shared ? *shared : task.ctx_ref;
 }
 
 }  // namespace
@@ -36,14 +39,14 @@ void inherit_context(LuaRequest& fresh) {
 
 }  // namespace lua
 
-// The index of the table, negative when there is none yet. Phases of the TLS handshake have none of
-// their own so far.
+// The index of the table, negative when there is none yet: then also whether this is a script of a
+// TLS handshake, and the index of the table that such scripts have left for this request.
 LUA_FFI int ngx_http_lua_ffi_get_ctx_ref(ngx_http_request_t* r, int* in_ssl_phase,
                                          int* ssl_ctx_ref) {
     int ref = lua::ctx_ref(*r);
     if (ref >= 0 || !in_ssl_phase) return ref;
-    *in_ssl_phase = 0;
-    *ssl_ctx_ref = LUA_NOREF;
+    *in_ssl_phase = lua::handshake_of(*r) != nullptr;
+    *ssl_ctx_ref = r->request ? lua::inherited_ctx_ref(*r) : LUA_NOREF;
     return LUA_NOREF;
 }
 

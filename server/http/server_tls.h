@@ -15,7 +15,7 @@ class TlsSession;
 
 namespace server {
 
-struct ListenAddress;
+class TlsAccept;
 struct VirtualServer;
 
 struct ServerTls {
@@ -24,14 +24,16 @@ struct ServerTls {
     std::string session_scope;                   // sessions of one scope may be resumed in it
     bool needs_certificate = false;              // of the client
     bool needs_valid = false;                    // when it has one
+    uint8_t script_steps = 0;                    // of its handshakes (http/handshake.h)
 };
 
 // The server a session was negotiated for: by the name the client asked for, else the default one.
 // Null before its hello was read.
 const VirtualServer* negotiated_server(const core::TlsSession& session);
 
-// Tells a new session of `listen` where it belongs, so that its hello can choose among the servers.
-void bind_session(core::TlsSession& session, const ListenAddress& listen);
+// Tells a new session whose handshake it is, so that its hello can choose among the servers of that
+// address. Null: it is over.
+void bind_session(core::TlsSession& session, TlsAccept* accept);
 
 // What the client showed, as its server demands it.
 enum class ClientCertificate : uint8_t { good, refused, missing };

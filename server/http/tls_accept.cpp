@@ -12,6 +12,7 @@
 #include "server/http/client_status.h"
 #include "server/http/core_conf.h"
 #include "server/http/h1.h"
+#include "server/http/handshake.h"
 #include "server/http/proxy_header.h"
 #include "server/http/server_tls.h"
 #include "server/worker.h"
@@ -35,7 +36,15 @@ bool TlsAccept::begin() {
     return true;
 }
 
-void TlsAccept::on_io(uint8_t) { advance(); }
+// While a script is waited for nothing is read: what the client has to say stays in the socket.
+void TlsAccept::on_io(uint8_t ready) {
+    if (ready & core::ready_hangup) hung_up_ = true;
+    if (!waits_for_script_) advance();
+    if (waits_for_script_ && hung_up_ && state_ == State::handshake) {
+        LOG(log, info, 0, "client closed connection");
+        close();
+    }
+}
 
 void TlsAccept::advance() {
     if (state_ == State::proxy_header && !take_proxy_header()) return;
@@ -83,7 +92,7 @@ bool TlsAccept::look_at_first_byte() {
     if (tls_of && tls_of->context) {
         auto session = core::TlsSession::create(tls_of->context, stream.fd());
         if (session) {
-            bind_session(*session, listen);
+            bind_session(*session, this);
             stream.set_tls(std::move(session));
             tls = true;
             state_ = State::handshake;
@@ -129,11 +138,27 @@ bool TlsAccept::waits_for_status() {
     return true;
 }
 
+void TlsAccept::script_answered() {
+    waits_for_script_ = false;
+    log.action = "SSL handshaking";
+    if (state_ == State::handshake) shake_hands();
+    if (waits_for_script_ && hung_up_) close();
+}
+
+// The session may live on, its callbacks must not come here any more.
+void TlsAccept::leave_handshake() {
+    core::TlsSession* session = stream.tls();
+    if (!session) return;
+    bind_session(*session, nullptr);
+    if (Handshake* handshake = Handshake::of(session->native())) handshake->leave();
+}
+
 // From here on HTTP has the socket; what has arrived of the first request is still in it.
 void TlsAccept::hand_over() {
     state_ = State::over;
     timer_.cancel();
     watch.stop();
+    leave_handshake();
     auto* http = new H1(*this);
     if (http->begin()) {
         http->on_io(core::ready_read);
@@ -155,6 +180,7 @@ void TlsAccept::close(bool reset) {
     status_check_.reset();
     timer_.cancel();
     watch.stop_closing();
+    leave_handshake();
     if (reset) {
         stream.reset();
     } else {

@@ -22,6 +22,10 @@ class TlsAccept final : public Connection {
     bool idle() const override { return false; }
     core::Stream detach(std::string& leftover) override;
 
+    // A script takes part in the handshake and takes its time (Handshake); then it is done.
+    void wait_for_script() { waits_for_script_ = true; }
+    void script_answered();
+
   private:
     enum class State : uint8_t { proxy_header, first_byte, handshake, client_status, over };
 
@@ -31,9 +35,12 @@ class TlsAccept final : public Connection {
     void shake_hands();
     bool waits_for_status();
     void hand_over();
+    void leave_handshake();
     static void on_timeout(void* self);
 
     State state_ = State::first_byte;
+    bool waits_for_script_ = false;
+    bool hung_up_ = false;                        // the client has closed its side
     core::Timer timer_;
     std::unique_ptr<ClientStatusCheck> status_check_;
 };

@@ -2,6 +2,7 @@
 #include "server/upstream/balancer.h"
 
 #include "core/text.h"
+#include "core/tls.h"
 #include "server/http/request.h"
 #include "server/upstream/group.h"
 #include "server/upstream/session.h"
@@ -38,6 +39,17 @@ BalancerState balancer_state(Request& request) {
 core::Slice upstream_name(Request& request) {
     UpstreamRecord* record = find_upstream_record(request);
     return record ? record->group : core::Slice{};
+}
+
+ssl_st* upstream_tls(Request& request, const char*& why) {
+    UpstreamRecord* record = find_upstream_record(request);
+    const core::Stream* stream = record && record->session ? record->session->stream() : nullptr;
+    const core::TlsSession* tls = stream ? stream->tls() : nullptr;
+    why = !record   ? "bad upstream"
+          : !stream ? "bad peer connection"
+          : !tls    ? "not ssl connection"
+                    : nullptr;
+    return tls ? tls->native() : nullptr;
 }
 
 conf::Result<void> set_binding_chooser(std::shared_ptr<PeerChooser> chooser,

@@ -13,6 +13,8 @@
 #include "core/socket.h"
 #include "server/verdict.h"
 
+struct ssl_st;
+
 namespace server {
 
 class Request;
@@ -60,6 +62,8 @@ struct BalancerState {
 BalancerState balancer_state(Request& request);
 // The name of the group the request is sent to; empty when there is none.
 core::Slice upstream_name(Request& request);
+// The TLS session with the server that the request is sent to: null, with why, when there is none.
+ssl_st* upstream_tls(Request& request, const char*& why);
 
 // ---- what ngx.upstream shows ----
 

@@ -109,6 +109,8 @@ class UpstreamSession final : public UpstreamConnection::User,
     // ---- for the balancer ----
     void choice_made(Verdict verdict);
     BalancerState balancer_state();
+    // Null while there is no connection.
+    const core::Stream* stream() const { return connection_ ? &connection_->stream : nullptr; }
 
     // Ends it without a word to the request.
     void stop();

@@ -17,9 +17,11 @@
 #include "server/config.h"
 #include "server/http/client_status.h"
 #include "server/http/connection.h"
+#include "server/http/handshake.h"
 #include "server/http/request.h"
 #include "server/http/router.h"
 #include "server/http/server_tls.h"
+#include "server/http/tls_accept.h"
 #include "server/http/tls_sessions.h"
 #include "server/stream/blocks.h"
 
@@ -296,6 +298,7 @@ int accept_any(int, X509_STORE_CTX*) { return 1; }
 Result<void> set_client_verification(SSL_CTX* context, const Conf& conf) {
     const std::string& asked = *conf.client_certificate;
     const std::string& trusted = *conf.trusted_certificate;
+    SSL_CTX_set_verify_depth(context, conf.verify_depth);      // scripts may ask for certificates
     if (conf.verify == Verify::off && trusted.empty() && asked.empty()) return {};
     bool needs_trust = conf.verify == Verify::on || conf.verify == Verify::optional;
     if (needs_trust && asked.empty() && trusted.empty()) {
@@ -316,7 +319,6 @@ Result<void> set_client_verification(SSL_CTX* context, const Conf& conf) {
     }
     ERR_clear_error();
     if (conf.verify != Verify::off) SSL_CTX_set_verify(context, SSL_VERIFY_PEER, accept_any);
-    SSL_CTX_set_verify_depth(context, conf.verify_depth);
     if (conf.crl->empty()) return {};
     std::string path = path_of(*conf.crl);
     X509_STORE* store = SSL_CTX_get_cert_store(context);
@@ -346,13 +348,18 @@ Result<void> set_commands(SSL_CTX* context, const Conf& conf) {
     return done;
 }
 
-Result<void> set_sessions(SSL_CTX* context, const Conf& conf) {
+// `scripted`: scripts store sessions or fetch them.
+Result<void> set_sessions(SSL_CTX* context, const Conf& conf, bool scripted) {
     SSL_CTX_set_timeout(context, long(conf.session_timeout->count));
     if (!conf.session_tickets) SSL_CTX_set_options(context, SSL_OP_NO_TICKET);
     if (!conf.ticket_keys.empty()) {
         if (auto used = use_ticket_keys(context, conf.ticket_keys); !used) return used;
     }
     const SessionCache& cache = *conf.cache;
+    if (cache.kind == SessionCache::none && scripted) {
+        SSL_CTX_set_session_cache_mode(context, SSL_SESS_CACHE_SERVER | SSL_SESS_CACHE_NO_INTERNAL);
+        return {};
+    }
     if (cache.kind != SessionCache::kept) {
         SSL_CTX_set_session_cache_mode(context, SSL_SESS_CACHE_OFF);
         return {};
@@ -367,7 +374,7 @@ Result<void> set_sessions(SSL_CTX* context, const Conf& conf) {
 
 // ---- choosing the server ----
 
-int listen_slot() {
+int accept_slot() {
     static const int slot = SSL_get_ex_new_index(0, nullptr, nullptr, nullptr, nullptr);
     return slot;
 }
@@ -407,20 +414,32 @@ void use_server(SSL* ssl, const VirtualServer& server) {
                                unsigned(scope.size()));
 }
 
+// The default server of an address can have a script for every hello.
+uint8_t script_steps(const ListenAddress& listen, const VirtualServer& server) {
+    uint8_t steps = server.tls ? server.tls->script_steps : 0;
+    const ServerTls* first = listen.default_server->tls.get();
+    if (first) steps |= first->script_steps & handshake_bit(HandshakeStep::client_hello);
+    return steps;
+}
+
 // Runs before anything of the hello is used, a session to resume included.
 int on_hello(SSL* ssl, int* alert, void*) {
-    auto* listen = static_cast<const ListenAddress*>(SSL_get_ex_data(ssl, listen_slot()));
-    if (!listen) return SSL_CLIENT_HELLO_SUCCESS;
+    if (Handshake* begun = Handshake::of(ssl)) return begun->hello();
+    auto* accept = static_cast<TlsAccept*>(SSL_get_ex_data(ssl, accept_slot()));
+    if (!accept) return SSL_CLIENT_HELLO_SUCCESS;
+    const ListenAddress& listen = accept->listen;
     std::string name = hello_name(ssl);
     VirtualServer* server =
-        listen->names && !name.empty() ? listen->names->find(name, nullptr) : nullptr;
-    if (!server) server = listen->default_server;
+        listen.names && !name.empty() ? listen.names->find(name, nullptr) : nullptr;
+    if (!server) server = listen.default_server;
     if (server->tls && server->tls->rejects) {
         *alert = SSL_AD_UNRECOGNIZED_NAME;
         return SSL_CLIENT_HELLO_ERROR;
     }
     use_server(ssl, *server);
-    return SSL_CLIENT_HELLO_SUCCESS;
+    uint8_t steps = script_steps(listen, *server);
+    if (!steps) return SSL_CLIENT_HELLO_SUCCESS;
+    return Handshake::begin(ssl, *accept, *server, steps).hello();
 }
 
 // Sessions are good for servers with the same certificates and the same demands on clients.
@@ -439,8 +458,15 @@ std::string scope_of(const Conf& conf) {
 
 enum class Protocols : uint8_t { http, any };
 
-Result<std::shared_ptr<const ServerTls>> build(const Conf& conf, Protocols protocols) {
+constexpr uint8_t session_steps = handshake_bit(HandshakeStep::session_fetch) |
+                                  handshake_bit(HandshakeStep::session_store);
+constexpr uint8_t server_steps = handshake_bit(HandshakeStep::client_hello) |
+                                 handshake_bit(HandshakeStep::certificate);
+
+Result<std::shared_ptr<const ServerTls>> build(const Conf& conf, Protocols protocols,
+                                               uint8_t steps = 0) {
     auto tls = std::make_shared<ServerTls>();
+    tls->script_steps = steps;
     tls->rejects = conf.reject;
     tls->session_scope = scope_of(conf);
     tls->needs_certificate = conf.verify == Verify::on;
@@ -470,10 +496,12 @@ Result<std::shared_ptr<const ServerTls>> build(const Conf& conf, Protocols proto
     }
     for (auto step : {load_certificates(*tls->context, conf),
                       tls->context->set_ciphers(*conf.ciphers), set_key_exchange(context, conf),
-                      set_client_verification(context, conf), set_sessions(context, conf),
+                      set_client_verification(context, conf),
+                      set_sessions(context, conf, steps & session_steps),
                       set_commands(context, conf)}) {
         if (!step) return step.take_error();
     }
+    Handshake::serve(context, steps);
     return std::shared_ptr<const ServerTls>(std::move(tls));
 }
 
@@ -516,8 +544,12 @@ Result<void> prepare(Configuration& configuration) {
     }
     for (auto& server : configuration.servers) {
         const Conf& conf = server->root.conf<Conf>(module_ssl);
-        if (conf.certificates.empty() && !conf.reject) continue;
-        auto built = build(conf, Protocols::http);
+        uint8_t steps = handshake_scripts() ? handshake_scripts()->steps_of(*server) : 0;
+        if (conf.certificates.empty() && !conf.reject) {
+            if (steps & server_steps) return Error{"no ssl configured for the server"};
+            continue;
+        }
+        auto built = build(conf, Protocols::http, steps);
         if (!built) return built.take_error();
         server->tls = std::move(*built);
     }
@@ -595,8 +627,8 @@ ClientCertificate judge_client(const core::TlsSession& session, const ServerTls&
     return valid ? ClientCertificate::good : ClientCertificate::refused;
 }
 
-void bind_session(core::TlsSession& session, const ListenAddress& listen) {
-    SSL_set_ex_data(session.native(), listen_slot(), const_cast<ListenAddress*>(&listen));
+void bind_session(core::TlsSession& session, TlsAccept* accept) {
+    SSL_set_ex_data(session.native(), accept_slot(), accept);
 }
 
 }  // namespace server
