@@ -1,6 +1,6 @@
-// Scripts of TLS handshakes on the server's side: ssl_client_hello_by_lua, ssl_session_fetch_by_lua,
-// ssl_certificate_by_lua, ssl_session_store_by_lua. Their tasks have no request; the API
-// (lua/api/ssl*.cpp, ctx.cpp) finds the handshake through what is declared here.
+// Scripts of TLS handshakes on the server's side: ssl_client_hello_by_lua,
+// ssl_session_fetch_by_lua, ssl_certificate_by_lua, ssl_session_store_by_lua. Their tasks have no
+// request; the API (lua/api/ssl*.cpp, ctx.cpp) finds the handshake through what is declared here.
 #pragma once
 
 #include "lua/thread.h"
