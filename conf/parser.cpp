@@ -11,6 +11,7 @@
 #include <cstring>
 #include <unordered_map>
 
+#include "conf/environment.h"
 #include "conf/lexer.h"
 
 namespace conf {
@@ -79,6 +80,7 @@ class Parser {
     Result<void> read_block(Source& source, std::vector<Node>& to, Node* owner);
     Result<void> read_children(Source& source, Node& node);
     Result<void> take(Source& source, Statement& statement, std::vector<Node>& to);
+    void fill_in(std::vector<std::string>& words);
     Result<void> read_lua(Source& source, Node& node);
     Result<void> glob_include(const std::string& pattern, const Place& place,
                               std::vector<Node>& to);
@@ -143,6 +145,7 @@ Result<void> Parser::take(Source& source, Statement& statement, std::vector<Node
     if (has_block && source.is_option) {
         return Error{located(tree_, place, "block directives are not supported in -g option")};
     }
+    if (options_.environment) fill_in(statement.words);
     // With another number of words it is left to the block's owner, who has its own words for it.
     if (statement.words[0] == "include" && statement.words.size() == 2 && !has_block) {
         return include(statement.words[1], place, to);
@@ -154,11 +157,23 @@ Result<void> Parser::take(Source& source, Statement& statement, std::vector<Node
     node.quoted.assign(statement.quoted.begin() + 1, statement.quoted.end());
     node.place = place;
     node.has_block = has_block;
+    if (!has_block && options_.environment && block_depth_ == 0 && node.name == "environment") {
+        auto declared = options_.environment->declare(node.args);
+        if (!declared) return Error{located(tree_, place, declared.error().what)};
+    }
     if (!has_block) return {};
     if (!ends_with_lua_block(node.name)) return read_children(source, node);
     auto read = read_lua(source, node);
     if (!read) to.pop_back();              // nobody expects one without its body
     return read;
+}
+
+// Code is left alone: what is in a variable must not become a part of it.
+void Parser::fill_in(std::vector<std::string>& words) {
+    const std::string& name = words[0];
+    bool is_code = name.find("_by_lua") != std::string::npos && !name.ends_with("_file");
+    if (options_.environment->empty() || is_code || name == "environment") return;
+    for (size_t i = 1; i < words.size(); ++i) options_.environment->fill_in(words[i]);
 }
 
 Result<void> Parser::read_lua(Source& source, Node& node) {

@@ -9,10 +9,13 @@
 
 namespace conf {
 
+class Environment;             // conf/environment.h
+
 struct ParseOptions {
     std::string prefix;        // -p, with a trailing slash
     std::string conf_prefix;   // relative includes are relative to the main file's folder
     int include_depth_max = 32;
+    Environment* environment = nullptr;   // null: `environment` is a directive as any other
 };
 
 // Errors in nginx's wording: `unexpected "}" in /path/file:12`, with the line itself below. They

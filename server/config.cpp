@@ -4,6 +4,7 @@
 
 #include <utility>
 
+#include "conf/environment.h"
 #include "conf/parser.h"
 #include "core/text.h"
 #include "server/http/core_conf.h"
@@ -74,7 +75,9 @@ core::Result<void> Configuration::read() {
     for (const Module* module : modules()) {
         if (module->begin) module->begin(*this);
     }
-    conf::ParseOptions parsing{.prefix = options_.prefix, .conf_prefix = binder_->conf_prefix};
+    conf::Environment environment;
+    conf::ParseOptions parsing{.prefix = options_.prefix, .conf_prefix = binder_->conf_prefix,
+                               .environment = &environment};
     for (const std::string& text : options_.globals) {
         auto read = conf::parse_text(text, conf::command_line_name, parsing, tree_);
         if (!read) return read;

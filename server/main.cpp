@@ -11,12 +11,14 @@
 #include <cstdlib>
 #include <filesystem>
 
+#include "conf/environment.h"
 #include "core/clock.h"
 #include "core/log.h"
 #include "core/process.h"
 #include "core/socket.h"
 #include "core/text.h"
 #include "server/config.h"
+#include "server/config_stamp.h"
 #include "server/features.h"
 #include "server/main_conf.h"
 #include "server/master.h"
@@ -204,9 +206,11 @@ core::Result<void> prepare(server::ServerProcess& process) {
         process.parent = ::getppid();
         ::unsetenv("NGINX");
     }
+    int64_t began_ns = server::ConfigStamp::now_ns();
     auto loaded = Configuration::load(process.options);
     if (!loaded) return loaded.take_error();
     process.configuration = std::move(*loaded);
+    process.stamp = server::ConfigStamp::of(*process.configuration, began_ns);
     core::process_log().log = &process.configuration->error_log;
     auto& conf = process.configuration->main<MainConf>(server::main_module);
     process.pid_path = conf.pid.value;
@@ -230,7 +234,8 @@ int serve(const LoadOptions& options) {
     LOG(core::process_log(), notice, 0, "openresty/%s (resty-server/%s)",
         server::openresty_version, RESTY_VERSION);
     process.daemonized = process.sockets.inherited();
-    if (conf.daemon.value && !process.sockets.inherited()) {
+    // The first process of a container stays: its end would be the container's.
+    if (conf.daemon.value && !process.sockets.inherited() && ::getpid() != 1) {
         auto done = core::daemonize();
         if (!done) return fail(done.error().what);
         process.daemonized = true;
@@ -278,6 +283,7 @@ int main(int argc, char** argv) {
         return 0;
     }
     core::open_process_title(argc, argv);
+    conf::Environment::remember();
     server::program_path();
     return run(command);
 }

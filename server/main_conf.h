@@ -21,6 +21,9 @@ struct ThreadPoolConf {
 
 enum class DebugPoints : uint8_t { none, stop, abort };
 
+// What TERM means to the master. `automatic`: graceful for process 1 (of a container), else fast.
+enum class Terminate : uint8_t { automatic, fast, graceful };
+
 struct MainConf {
     template <class T> using Setting = conf::Setting<T>;
 
@@ -38,6 +41,10 @@ struct MainConf {
     Setting<conf::Milliseconds> worker_shutdown_timeout{
         conf::Milliseconds{60000}};                    // 0: none
     Setting<int64_t> draining_generations{32};         // of workers, after reloads
+    Terminate terminate = Terminate::automatic;
+    bool terminate_set = false;
+    int64_t terminate_delay_ms = 0;                    // from TERM to the end of accepting
+    bool reload_always = false;                        // reload_workers always
     Setting<std::string> working_directory{""};
     std::string user;                                  // empty: not changed
     std::string group;
@@ -62,6 +69,9 @@ struct MainConf {
 };
 
 extern const Module main_module;
+
+// Does TERM let this process finish what it has? (Of the master, and where there is none.)
+bool terminates_gracefully(const MainConf& conf);
 
 // worker_cpu_affinity's mask of worker `id`, empty when not bound.
 std::vector<bool> cpu_mask_of(const MainConf& conf, int id, int processors);

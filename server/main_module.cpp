@@ -232,6 +232,30 @@ Result<void> lua_compat(MainConf& conf, const Line& line) {
     return {};
 }
 
+// terminate auto | fast | graceful [delay];
+Result<void> terminate(MainConf& conf, const Line& line) {
+    if (conf.terminate_set) return conf::detail::duplicate();
+    conf.terminate_set = true;
+    if (line.arg(0) == "fast") conf.terminate = Terminate::fast;
+    else if (line.arg(0) == "graceful") conf.terminate = Terminate::graceful;
+    else if (line.arg(0) != "auto") return conf::invalid_value(line, line.arg(0));
+    if (line.count() == 1) return {};
+    auto delay = conf::parse_time_ms(line.arg(1));
+    if (!delay || conf.terminate == Terminate::fast) return conf::invalid_value(line, line.arg(1));
+    conf.terminate_delay_ms = *delay;
+    return {};
+}
+
+Result<void> reload_workers(MainConf& conf, const Line& line) {
+    if (line.arg(0) == "always") conf.reload_always = true;
+    else if (line.arg(0) == "auto") conf.reload_always = false;
+    else return conf::invalid_value(line, line.arg(0));
+    return {};
+}
+
+// The parser has done what it says.
+Result<void> environment(MainConf&, const Line&) { return {}; }
+
 Result<void> use(MainConf& conf, const Line& line) {
     if (!conf.use.empty()) return conf::detail::duplicate();
 #ifdef __linux__
@@ -286,6 +310,9 @@ constexpr conf::Directive directives[] = {
     {"worker_rlimit_core", in_main, takes(1), call<worker_rlimit_core>},
     {"worker_shutdown_timeout", in_main, takes(1), field<&MainConf::worker_shutdown_timeout>},
     {"worker_draining_generations", in_main, takes(1), field<&MainConf::draining_generations>},
+    {"terminate", in_main, takes(1, 2), call<terminate>},
+    {"reload_workers", in_main, takes(1), call<reload_workers>},
+    {"environment", in_main, takes(1, 2), call<environment>},
     {"working_directory", in_main, takes(1), field<&MainConf::working_directory>},
     {"user", in_main, takes(1, 2), call<user>},
     {"env", in_main, takes(1), call<env>},
@@ -351,6 +378,11 @@ Result<void> check_limits(Configuration& configuration) {
 }
 
 }  // namespace
+
+bool terminates_gracefully(const MainConf& conf) {
+    if (conf.terminate != Terminate::automatic) return conf.terminate == Terminate::graceful;
+    return ::getpid() == 1;
+}
 
 std::vector<bool> cpu_mask_of(const MainConf& conf, int id, int processors) {
     if (id < 0) return {};

@@ -15,6 +15,7 @@
 #include "core/text.h"
 #include "server/main_conf.h"
 #include "server/process_setup.h"
+#include "server/status.h"
 #include "server/worker_control.h"
 
 namespace server {
@@ -52,6 +53,7 @@ int Master::run() {
         wait();
         handle(take_signals());
         if (state_ == State::running) respawn_due();
+        if (quit_due_ms_) quit_when_due();
         if (reload_wanted_) reload_when_due();
         if (state_ == State::terminating) kill_stragglers();
     }
@@ -67,14 +69,13 @@ void Master::wait() {
     int64_t timeout = -1;
     core::Clock::update();
     int64_t now = core::Clock::monotonic_ms();
-    for (const Respawn& respawn : respawns_) {
-        int64_t left = std::max<int64_t>(respawn.due_ms - now, 0);
+    auto no_longer_than = [&](int64_t due) {
+        int64_t left = std::max<int64_t>(due - now, 0);
         if (timeout < 0 || left < timeout) timeout = left;
-    }
-    if (reload_wanted_) {
-        int64_t left = std::max<int64_t>(reload_due_ms() - now, 0);
-        if (timeout < 0 || left < timeout) timeout = left;
-    }
+    };
+    for (const Respawn& respawn : respawns_) no_longer_than(respawn.due_ms);
+    if (reload_wanted_) no_longer_than(reload_due_ms());
+    if (quit_due_ms_) no_longer_than(quit_due_ms_);
     if (state_ == State::terminating) timeout = 50;
     pollfd watched[] = {{signal_fd(), POLLIN, 0}, {ready_pipe_[0], POLLIN, 0}};
     ::poll(watched, 2, int(timeout));
@@ -103,13 +104,15 @@ void Master::generation_is_up() {
     for (Child& child : children_) {
         if (child.generation != generation_ && !child.told) tell(child, SIGQUIT);
     }
+    if (!quit_due_ms_) shared_status().state = ServerState::ready;
     hurry_oldest();
     notify_ready();
 }
 
 void Master::handle(const Signals& signals) {
     if (signals.child) reap();
-    if (signals.term) return terminate();
+    if (signals.interrupt) return terminate();
+    if (signals.term) return asked_to_end();
     if (signals.quit) {
         LOG(core::process_log(), notice, 0, "signal %d (SIGQUIT) received from %d, shutting down",
             SIGQUIT, int(signals.quit_from));
@@ -123,17 +126,41 @@ void Master::handle(const Signals& signals) {
     }
     if (signals.usr1) {
         LOG(core::process_log(), notice, 0, "reopening logs");
-        auto& conf = process_.configuration->main<MainConf>(main_module);
-        reopen_all_logs(*process_.configuration, worker_user(conf));
-        for (Child& child : children_) ::kill(child.pid, SIGUSR1);
+        reopen_logs();
     }
     if (signals.usr2) upgrade();
     if (signals.winch && process_.daemonized) stop_accepting();
 }
 
+void Master::reopen_logs() {
+    auto& conf = process_.configuration->main<MainConf>(main_module);
+    reopen_all_logs(*process_.configuration, worker_user(conf));
+    for (Child& child : children_) ::kill(child.pid, SIGUSR1);
+}
+
+// TERM: at once, or gracefully and, the second time, at once.
+void Master::asked_to_end() {
+    auto& conf = process_.configuration->main<MainConf>(main_module);
+    if (state_ != State::running || quit_due_ms_ || !terminates_gracefully(conf)) {
+        return terminate();
+    }
+    LOG(core::process_log(), notice, 0, "signal %d (SIGTERM) received, shutting down gracefully",
+        SIGTERM);
+    shared_status().state = ServerState::stopping;
+    quit_due_ms_ = core::Clock::monotonic_ms() + conf.terminate_delay_ms;
+}
+
+// Whoever sends requests here has had the time to see that this server is going to stop.
+void Master::quit_when_due() {
+    if (state_ != State::running) quit_due_ms_ = 0;
+    else if (core::Clock::monotonic_ms() >= quit_due_ms_) quit();
+}
+
 void Master::quit() {
     if (state_ != State::running) return;
     state_ = State::quitting;
+    quit_due_ms_ = 0;
+    shared_status().state = ServerState::stopping;
     core::notify_service_manager("STOPPING=1");
     respawns_.clear();
     for (Child& child : children_) tell(child, SIGQUIT);
@@ -144,6 +171,7 @@ void Master::terminate() {
     if (state_ == State::terminating) return;
     LOG(core::process_log(), notice, 0, "signal received, exiting");
     state_ = State::terminating;
+    shared_status().state = ServerState::stopping;
     core::notify_service_manager("STOPPING=1");
     respawns_.clear();
     terminated_ms_ = core::Clock::monotonic_ms();

@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "server/config.h"
+#include "server/config_stamp.h"
 #include "server/listen_sockets.h"
 #include "server/signals.h"
 
@@ -18,6 +19,7 @@ namespace server {
 struct ServerProcess {
     LoadOptions options;
     std::unique_ptr<Configuration> configuration;
+    ConfigStamp stamp;            // of that configuration
     ListenSockets sockets;
     std::string pid_path;
     bool daemonized = false;
@@ -25,9 +27,10 @@ struct ServerProcess {
     pid_t parent = 0;             // of a binary upgrade: the old master
 };
 
+enum class Loaded : uint8_t { failed, unchanged, changed };
 // Loads the configuration anew and opens its sockets; the process is unchanged when that fails
-// (which has been logged).
-bool load_again(ServerProcess& process);
+// (which has been logged), and with `may_keep` when running workers need not be replaced.
+Loaded load_again(ServerProcess& process, bool may_keep = false);
 // Runs the modules' init_process.
 core::Result<void> init_process(Configuration& configuration);
 // Removes the pid file and the files of Unix sockets, as far as they are this process's.
@@ -63,7 +66,10 @@ class Master {
     void wait();
     void read_ready();
     void handle(const Signals& signals);
+    void reopen_logs();
+    void asked_to_end();
     void quit();
+    void quit_when_due();
     void terminate();
     void kill_stragglers();
     void stop_accepting();
@@ -75,6 +81,7 @@ class Master {
     void reload_when_due();
     int64_t reload_due_ms() const;
     void reload();
+    void refresh_workers();
     void hurry_oldest();
 
     // master_children.cpp
@@ -107,6 +114,7 @@ class Master {
     int64_t up_ms_ = 0;                   // when that generation was up
     bool no_accepting_ = false;           // WINCH: workers left, none are started
     bool failed_ = false;
+    int64_t quit_due_ms_ = 0;             // TERM came, and it may be a moment; 0: it did not
     int64_t terminated_ms_ = 0;
     pid_t new_binary_ = 0;
     int ready_pipe_[2] = {-1, -1};        // workers write their process id when they accept

@@ -51,7 +51,7 @@ int64_t Master::reload_due_ms() const {
 }
 
 void Master::reload_when_due() {
-    if (state_ != State::running) {
+    if (state_ != State::running || quit_due_ms_) {
         reload_wanted_ = false;
         return;
     }
@@ -62,17 +62,28 @@ void Master::reload_when_due() {
 
 void Master::reload() {
     // While a new binary is tried out, HUP brings the old one's workers back, unchanged.
+    bool had_workers = !no_accepting_;
     if (new_binary_ || no_accepting_) {
         no_accepting_ = false;
         if (new_binary_) return start_workers();
     }
     notify_reloading();
     reload_began_ms_ = core::Clock::monotonic_ms();
-    bool loaded = load_again(process_);
+    Loaded loaded = load_again(process_, had_workers && reported_ready_);
     core::Clock::update();
-    if (loaded) return start_workers();
+    if (loaded == Loaded::changed) return start_workers();
+    if (loaded == Loaded::unchanged) refresh_workers();
     if (reported_ready_) up_ms_ = core::Clock::monotonic_ms();
     notify_ready();
+}
+
+// The configuration is the same, and the workers see for themselves to Lua code that is not.
+void Master::refresh_workers() {
+    LOG(core::process_log(), notice, 0, "the configuration is unchanged, workers stay");
+    reopen_logs();
+    for (Child& child : children_) {
+        if (!child.told) ::kill(child.pid, SIGHUP);
+    }
 }
 
 // The oldest generations of those that drain, beyond worker_draining_generations of them, wait no
@@ -98,15 +109,21 @@ void Master::hurry_oldest() {
     }
 }
 
-bool load_again(ServerProcess& process) {
+Loaded load_again(ServerProcess& process, bool may_keep) {
     auto refuse = [&](const std::string& why) {
         process.configuration->make_current();
         LOG(core::process_log(), emerg, 0, "%s", why.c_str());
-        return false;
+        return Loaded::failed;
     };
+    int64_t began_ns = ConfigStamp::now_ns();
     auto loaded = Configuration::load(process.options);
     if (!loaded) return refuse(loaded.error().what);
     auto& conf = (*loaded)->main<MainConf>(main_module);
+    ConfigStamp stamp = ConfigStamp::of(**loaded, began_ns);
+    if (may_keep && !conf.reload_always && stamp.same_workers(process.stamp)) {
+        process.configuration->make_current();
+        return Loaded::unchanged;
+    }
     auto opened = process.sockets.open(**loaded, process.single ? 1 : conf.worker_processes);
     if (!opened) return refuse(opened.error().what);
     auto ready = init_process(**loaded);
@@ -123,8 +140,9 @@ bool load_again(ServerProcess& process) {
     core::process_log().log = &(*loaded)->error_log;
     process.configuration = std::move(*loaded);
     process.configuration->make_current();
+    process.stamp = std::move(stamp);
     redirect_stderr(*process.configuration);
-    return true;
+    return Loaded::changed;
 }
 
 }  // namespace server

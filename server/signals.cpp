@@ -91,7 +91,7 @@ Signals take_signals() {
     signals.winch = take(SIGWINCH);
     signals.quit = take(SIGQUIT, &signals.quit_from);
     signals.term = take(SIGTERM, &signals.term_from);
-    signals.term |= take(SIGINT, &signals.term_from);
+    signals.interrupt = take(SIGINT, &signals.term_from);
     signals.child = take(SIGCHLD);
     return signals;
 }

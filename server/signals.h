@@ -10,7 +10,7 @@ namespace server {
 
 struct Signals {
     bool hup = false, usr1 = false, usr2 = false, winch = false, quit = false, term = false,
-         child = false;
+         interrupt = false, child = false;
     pid_t hup_from = 0, quit_from = 0, term_from = 0;
 };
 

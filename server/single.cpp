@@ -8,6 +8,7 @@
 #include "core/text.h"
 #include "server/main_conf.h"
 #include "server/master.h"
+#include "server/status.h"
 #include "server/worker.h"
 #include "server/worker_control.h"
 
@@ -28,6 +29,7 @@ Outcome serve(ServerProcess& process) {
     }
     core::daemon_ready();
     core::notify_service_manager(core::format("READY=1\nMAINPID=%d", int(::getpid())));
+    shared_status().state = ServerState::ready;
     worker.run();
     if (!control.reload_wanted()) return Outcome::ended;
     LOG(core::process_log(), notice, 0, "reconfiguring");

@@ -10,9 +10,13 @@
 
 namespace server {
 
+// How far the server as a whole is: what readiness probes ask.
+enum class ServerState : int { starting, ready, stopping };
+
 struct SharedStatus {
     static constexpr int slots = 1024;
 
+    std::atomic<ServerState> state{ServerState::starting};
     std::atomic<uint64_t> next_serial{1};
     WorkerCounters workers[slots];
 };

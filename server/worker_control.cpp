@@ -3,6 +3,8 @@
 
 #include <unistd.h>
 
+#include <vector>
+
 #include "core/child.h"
 #include "core/log.h"
 #include "core/process.h"
@@ -11,9 +13,22 @@
 #include "server/main_conf.h"
 #include "server/module.h"
 #include "server/signals.h"
+#include "server/status.h"
 #include "server/worker.h"
 
 namespace server {
+
+namespace {
+
+using RefreshCall = void (*)(Worker&);
+std::vector<RefreshCall>& refresh_calls() {
+    static std::vector<RefreshCall> calls;
+    return calls;
+}
+
+}  // namespace
+
+void on_refresh(RefreshCall call) { refresh_calls().push_back(call); }
 
 WorkerControl::WorkerControl(Worker& worker, ListenSockets& sockets, int lifeline)
     : worker_(worker), sockets_(sockets), lifeline_(lifeline) {
@@ -34,6 +49,7 @@ void WorkerControl::LifelineWatch::on_io(uint8_t) {
     if (::read(control->lifeline_, &byte, 1) != 0) return;
     control->lifeline_watch_.stop();
     LOG(core::process_log(), notice, 0, "the master process is gone");
+    shared_status().state = ServerState::stopping;
     control->leave_gracefully();
 }
 
@@ -44,7 +60,10 @@ void WorkerControl::on_signals() {
         LOG(core::process_log(), notice, 0, "reopening logs");
         reopen_all_logs(worker_.configuration, unsigned(-1));
     }
-    if (signals.term) {
+    bool drains = lifeline_ < 0 && !signals.interrupt && !worker_.leaving() &&
+                  terminates_gracefully(worker_.configuration.main<MainConf>(main_module));
+    if (signals.term && drains) return leave_gracefully();
+    if (signals.term || signals.interrupt) {
         LOG(core::process_log(), notice, 0, "exiting");
         return worker_.leave(Worker::Exit::fast);
     }
@@ -52,6 +71,13 @@ void WorkerControl::on_signals() {
     // From a master that has too many generations of workers draining.
     if (signals.winch) worker_.hurry();
     if (signals.hup && lifeline_ < 0) reload();
+    else if (signals.hup) refresh();
+}
+
+// From a master whose configuration has not changed: whoever keeps compiled code of files looks at
+// them again.
+void WorkerControl::refresh() {
+    for (RefreshCall call : refresh_calls()) call(worker_);
 }
 
 // Without a master. OpenResty's server ends then.
@@ -72,6 +98,8 @@ void WorkerControl::leave_gracefully() {
     LOG(core::process_log(), notice, 0, "gracefully shutting down");
     if (process_type() == ProcessType::worker) {
         core::set_process_title("nginx: worker process is shutting down");
+    } else if (lifeline_ < 0 && !reload_wanted_) {
+        shared_status().state = ServerState::stopping;
     }
     worker_.leave(Worker::Exit::graceful);
     sockets_.close_all();

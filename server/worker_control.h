@@ -33,6 +33,7 @@ class WorkerControl {
     void on_signals();
     void leave_gracefully();
     void reload();
+    void refresh();
 
     Worker& worker_;
     ListenSockets& sockets_;
@@ -43,6 +44,10 @@ class WorkerControl {
     core::Watch signal_watch_;
     core::Watch lifeline_watch_;
 };
+
+// HUP with an unchanged configuration: `call` is made in each worker, which stays. For code that is
+// kept beside the configuration; register once a process.
+void on_refresh(void (*call)(Worker&));
 
 // USR1: log files are opened anew. `owner`: the workers' user in the master, else unsigned(-1).
 void reopen_all_logs(Configuration& configuration, unsigned owner);

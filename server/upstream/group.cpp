@@ -14,6 +14,7 @@
 #include "core/shm.h"
 #include "core/text.h"
 #include "server/config.h"
+#include "server/config_stamp.h"
 #include "server/http/core_conf.h"
 #include "server/upstream/sticky.h"
 #include "server/worker.h"
@@ -181,6 +182,9 @@ std::vector<core::Address> look_up_host(const std::string& host, int port) {
         }
     }
     freeaddrinfo(list);
+    std::vector<std::string> texts;
+    for (const core::Address& address : found) texts.push_back(address.text());
+    note_looked_up(host, texts);
     return found;
 }
 

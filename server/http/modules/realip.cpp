@@ -5,6 +5,7 @@
 #include <cstring>
 
 #include "core/text.h"
+#include "server/config_stamp.h"
 #include "server/http/cidr.h"
 #include "server/http/connection.h"
 #include "server/http/proxy_header.h"
@@ -108,13 +109,17 @@ Result<void> add_host(RealIpConf& conf, const Line& line) {
     if (getaddrinfo(host.c_str(), nullptr, &hints, &found) != 0) {
         return Error{"host not found in set_real_ip_from \"" + host + "\""};
     }
+    std::vector<std::string> texts;
     for (addrinfo* at = found; at; at = at->ai_next) {
         Address address;
         std::memcpy(&address.any, at->ai_addr, at->ai_addrlen);
         address.size = at->ai_addrlen;
         Cidr network;
-        if (Cidr::parse(address.ip_text(), network)) conf.from.push_back(network);
+        if (!Cidr::parse(address.ip_text(), network)) continue;
+        conf.from.push_back(network);
+        texts.push_back(address.ip_text());
     }
+    note_looked_up(host, texts);
     freeaddrinfo(found);
     return {};
 }
