@@ -13,6 +13,7 @@
 
 #include <cerrno>
 #include <csignal>
+#include <cstdio>
 #include <cstdlib>
 #include <cstring>
 
@@ -23,6 +24,10 @@
 #include <linux/capability.h>
 #include <sys/prctl.h>
 #include <sys/syscall.h>
+#endif
+
+#ifdef RESTY_COUNTS_PROFILE
+extern "C" void __gcov_dump();
 #endif
 
 namespace core {
@@ -233,6 +238,14 @@ bool signal_on_parent_death(int signal, pid_t parent) {
     (void)signal;
 #endif
     return ::getppid() != parent;   // it may have died before we asked
+}
+
+void leave_process(int code) {
+    std::fflush(nullptr);
+#ifdef RESTY_COUNTS_PROFILE
+    __gcov_dump();
+#endif
+    ::_exit(code);
 }
 
 }  // namespace core

@@ -77,6 +77,12 @@ const std::vector<std::string>& original_arguments();
 // processes that have read their configuration, before they start threads.
 void set_environment(const std::vector<std::string>& entries);
 
+// ---- the end ------------------------------------------------------------------------------------
+
+// Ends this process at once, taking nothing apart: connections may still be there. A build that
+// counts for profile-guided optimisation writes its counts first.
+[[noreturn]] void leave_process(int code);
+
 // ---- channels -----------------------------------------------------------------------------------
 
 // One end of a socket pair between two processes that carries messages, each with at most one

@@ -112,7 +112,7 @@ void Master::run_child(int id, int slot) {
     ::close(ready_pipe_[1]);
     worker.run();
     LOG(core::process_log(), notice, 0, "exit");
-    ::_exit(0);
+    core::leave_process(0);
 }
 
 void Master::reap() {

@@ -1,7 +1,6 @@
 // master_process off: one process is everything. Called by main.
 #include <unistd.h>
 
-#include <cstdio>
 
 #include "core/log.h"
 #include "core/process.h"
@@ -54,8 +53,7 @@ void run_single(ServerProcess& process) {
     LOG(core::process_log(), notice, 0, "exit");
     clean_up(process, false);
     // Connections that TERM cut off are still there: nothing is to be taken apart under them.
-    std::fflush(nullptr);
-    ::_exit(outcome == Outcome::failed ? 1 : 0);
+    core::leave_process(outcome == Outcome::failed ? 1 : 0);
 }
 
 }  // namespace server
