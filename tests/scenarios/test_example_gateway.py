@@ -39,7 +39,7 @@ def digest(key):
 class Gateway(ScenarioServer):
     """The example in a directory of its own."""
 
-    def install(self, redis_port, releases, fresh):
+    def install(self, redis_port, releases, fresh, certificates_fresh):
         shutil.copytree(os.path.join(EXAMPLE, "lua"), self.path("lua"))
         with open(os.path.join(EXAMPLE, "server.conf")) as file:
             text = file.read()
@@ -52,6 +52,8 @@ class Gateway(ScenarioServer):
             "127.0.0.1:9001": "127.0.0.1:%d" % releases["stable"],
             "127.0.0.1:9002": "127.0.0.1:%d" % releases["canary"],
             "red:set_timeouts(100, 100, 100)": "red:set_timeouts(2000, 2000, 2000)",
+            "local fresh, fresh_none = 60, 10":
+                "local fresh, fresh_none = " + certificates_fresh,
         }
         for old, new in changes.items():
             text = self.change(text, old, new)
@@ -64,13 +66,12 @@ class Gateway(ScenarioServer):
     def change(self, text, old, new):
         if old in text:
             return text.replace(old, new)
-        path = self.path("lua", "store.lua")
-        with open(path) as file:
-            lua = file.read()
-        assert old in lua, "%r is not in the example any more" % old
-        with open(path, "w") as file:
-            file.write(lua.replace(old, new))
-        return text
+        for name in ("store.lua", "certificates.lua"):
+            lua = self.read("lua/" + name)
+            if old in lua:
+                self.write("lua/" + name, lua.replace(old, new))
+                return text
+        raise AssertionError("%r is not in the example any more" % old)
 
     def command(self, *extra):
         return [self.binary, "-p", self.prefix + "/", "-c", self.path("server.conf"), *extra]
@@ -140,8 +141,8 @@ def command(redis, *words):
 def start(releases, redis):
     servers = []
 
-    def starter(fresh=0):
-        gateway = Gateway().install(redis.port, releases, fresh)
+    def starter(fresh=0, certificates_fresh="60, 10"):
+        gateway = Gateway().install(redis.port, releases, fresh, certificates_fresh)
         servers.append(gateway)
         os.mkdir(gateway.path("certs"))
         make_certificate(gateway.path("certs"), "default", "default")
@@ -246,6 +247,32 @@ def test_a_canary_that_is_down_costs_no_answer(start, redis, releases):
     assert wait_until(lambda: "Connection refused" in
                       (gateway.ask("alice").status == 200 and gateway.log()))
     assert {gateway.ask("alice").get("Release") for _ in range(5)} == {"stable"}
+
+
+def test_certificates_are_chosen_by_name(start):
+    gateway = start()
+    certs = gateway.path("certs")
+    make_certificate(certs, "shop.test", "the shop")
+    make_certificate(certs, "_.parts.test", "all parts")
+    assert gateway.subject("shop.test") == gateway.subject("SHOP.test") == "the shop"
+    assert gateway.subject("a.parts.test") == gateway.subject("b.parts.test") == "all parts"
+    for other in ("parts.test", "a.b.parts.test", "unknown.test", None):
+        assert gateway.subject(other) == "default"
+
+
+def test_certificates_come_and_change_without_a_reload(start):
+    gateway = start(certificates_fresh="-1, -1")
+    certs = gateway.path("certs")
+    assert gateway.subject("shop.test") == "default"
+    make_certificate(certs, "shop.test", "the shop")
+    assert gateway.subject("shop.test") == "the shop"
+    make_certificate(certs, "shop.test", "the new shop")
+    assert gateway.subject("shop.test") == "the new shop"
+    # A file that is not one leaves what was in use; both workers have read the good one.
+    assert all(gateway.subject("shop.test") == "the new shop" for _ in range(8))
+    gateway.write("certs/shop.test.pem", "-----BEGIN nothing")
+    assert "the new shop" in {gateway.subject("shop.test") for _ in range(8)}
+    assert "certificate shop.test: " in gateway.log()
 
 
 def test_broken_keys_do_not_replace_good_ones(start):
