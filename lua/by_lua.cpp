@@ -10,6 +10,7 @@
 
 #include "lua/api.h"
 #include "lua/code_cache.h"
+#include "lua/handler_run.h"
 #include "lua/memory_limit.h"
 #include "lua/output.h"
 #include "lua/vm.h"
@@ -129,7 +130,13 @@ Verdict verdict_of(LuaTask& task, const Row& row) {
     return Verdict::reject(500);
 }
 
+}  // namespace
+
+Verdict verdict_of(LuaTask& task, HandlerSlot slot) { return verdict_of(task, row_of(slot)); }
+
 // ---- running a handler ----
+
+namespace {
 
 void handler_done(LuaTask& task, void* argument) {
     Request& request = *task.request;
@@ -149,6 +156,16 @@ void client_left(Request& request, void* argument) {
     thread->starts = true;
     scheduler_queue(*thread);
 }
+
+}  // namespace
+
+void watch_client(Request& request, LuaTask& task) {
+    if (!task.conf->check_client_abort) return;
+    request.on_abort = client_left;
+    request.on_abort_argument = &task;
+}
+
+namespace {
 
 // A task with the handler's function on its coroutine; null after `refusal` was set.
 LuaTask* prepare(Request& request, const Row& row, Verdict& refusal) {
@@ -175,10 +192,7 @@ Verdict run_handler(Request& request, const Row& row) {
     if (!task) return refusal;
     if (run_task(*task) == TaskEnd::running) {
         task->done = handler_done;
-        if (task->conf->check_client_abort) {
-            request.on_abort = client_left;
-            request.on_abort_argument = task;
-        }
+        watch_client(request, *task);
         return Verdict::suspend();
     }
     Verdict verdict = verdict_of(*task, row);
@@ -244,6 +258,8 @@ Verdict answer_with_close_status(Request& request) {
     return Verdict::pass();
 }
 
+}  // namespace
+
 // A status given by ngx.exit in a header filter replaces the response; the filter sees that one as
 // well, where the same ngx.exit changes nothing more.
 Verdict header_filter_verdict(const LuaTask& task) {
@@ -258,6 +274,8 @@ Verdict header_filter_verdict(const LuaTask& task) {
     }
     return Verdict::reject(task.exit_status);
 }
+
+namespace {
 
 void header_filter_done(LuaTask& task, void*) {
     Verdict verdict = header_filter_verdict(task);
@@ -290,6 +308,8 @@ bool filters_headers(const void* conf) {
 }
 
 // ---- body filter ----
+
+}  // namespace
 
 bool body_filter_refused(const LuaTask& task) {
     if (task.end == TaskEnd::failed) return true;
@@ -328,6 +348,8 @@ void read_files(core::Chain& chain) {
     chain = std::move(read);
 }
 
+namespace {
+
 // A filter that kept the end of the response back leaves it unfinished.
 void note_end(Request& request, bool ended_before, const core::Chain& chain) {
     if (ended_before && !chain.ends()) request.end_withheld = true;
@@ -345,10 +367,13 @@ void body_filter_done(LuaTask& task, void* argument) {
     Verdict verdict =
         body_filter_refused(task) ? Verdict::reject(server::status_close) : Verdict::pass();
     note_end(*task.request, waiting.ends, waiting.chain);
+    if (verdict.is(Verdict::passed))
+        verdict = run_handler_body_filters(*task.request, waiting.chain);
+    if (verdict.is(Verdict::suspended)) return;
     task.request->resume_body_filter(server::FilterSlot::lua, std::move(waiting.chain), verdict);
 }
 
-Verdict run_body_filter(Request& request, core::Chain& chain) {
+Verdict run_own_body_filter(Request& request, core::Chain& chain) {
     LimitedMemory unlimited(false);
     if (request.header_only) return Verdict::pass();
     LuaRequest& state = LuaRequest::of(request);
@@ -378,6 +403,12 @@ Verdict run_body_filter(Request& request, core::Chain& chain) {
     note_end(request, ends, chain);
     destroy_task(*task);
     return verdict;
+}
+
+Verdict run_body_filter(Request& request, core::Chain& chain) {
+    bool own = request.conf<LuaConf>(lua_module).chunk(HandlerSlot::body_filter);
+    Verdict verdict = own ? run_own_body_filter(request, chain) : Verdict::pass();
+    return verdict.is(Verdict::passed) ? run_handler_body_filters(request, chain) : verdict;
 }
 
 // *_by_lua_no_postpone: before the other modules of the phase rather than behind them.

@@ -25,6 +25,17 @@ struct SetArguments {
 // Null after logging when that cannot be made.
 LuaVm* vm_for(server::Request& request, const LuaConf& conf);
 
+// ---- for functions that no directive names (lua/handler_run.cpp) ----
+
+// What the end of a task of this phase means for its request; the task is over.
+server::Verdict verdict_of(LuaTask& task, HandlerSlot slot);
+server::Verdict header_filter_verdict(const LuaTask& task);
+bool body_filter_refused(const LuaTask& task);
+// lua_check_client_abort of a task that waits.
+void watch_client(server::Request& request, LuaTask& task);
+// Reads ranges of files in: scripts see bytes.
+void read_files(core::Chain& chain);
+
 extern const std::span<const server::PhaseHandler> lua_phase_handlers;
 extern const std::span<const server::Filter> lua_filters;
 server::Verdict run_content(server::Request& request);

@@ -53,6 +53,7 @@ struct LuaMainConf {
     Setting<bool> precontent_no_postpone{false};
     std::shared_ptr<LuaChunk> init, init_worker, exit_worker;
     LuaHandlers handlers;
+    bool follows_files = false;                  // lua_code_cache auto, lua_handlers
     std::unique_ptr<LuaVm> vm;                   // made in the master; null when nothing needs it
 };
 

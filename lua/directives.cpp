@@ -10,7 +10,9 @@
 #include "lua/code_cache.h"
 #include "lua/conf.h"
 #include "lua/limits.h"
+#include "lua/log_once.h"
 #include "lua/set_by_lua.h"
+#include "lua/sources.h"
 #include "lua/tls_settings.h"
 #include "lua/vm.h"
 #include "server/config.h"
@@ -313,9 +315,13 @@ conf::Result<void> prepare(server::Configuration& configuration) {
 conf::Result<void> init_process(server::Configuration& configuration) {
     if (!configuration.http_level()) return {};
     LuaMainConf& conf = configuration.http<LuaMainConf>(lua_main_module);
-    if (conf.handlers.chunks.empty()) return {};
+    if (conf.handlers.chunks.empty() && !conf.follows_files) return {};
     conf.vm = make_vm(core::process_log());
     if (!conf.vm) return conf::Error{"failed to initialize Lua VM"};
+    if (conf.follows_files) {
+        share_marks();
+        follow_modules(*conf.vm);
+    }
     LuaVm* before = LuaVm::current();
     LuaVm::set_current(conf.vm.get());
     if (!conf.init || conf.init->call_main(*conf.vm, core::process_log(), conf.init->is_file() ?
@@ -367,6 +373,7 @@ conf::Result<void> init_worker(server::Worker& worker) {
     if (!conf.vm) return {};
     use_compat(configuration);
     LuaVm::set_current(conf.vm.get());
+    if (conf.follows_files) start_watching();
     start_limits(*conf.vm, conf.stall_warning.value, conf.cpu_time_least_ms);
     if (conf.init_worker)
         run_worker_handler(*conf.vm, *conf.init_worker, LuaPhase::init_worker, configuration);
@@ -379,6 +386,7 @@ void exit_worker(server::Worker& worker) {
     LuaMainConf& conf = configuration.http<LuaMainConf>(lua_main_module);
     if (conf.vm && conf.exit_worker)
         run_worker_handler(*conf.vm, *conf.exit_worker, LuaPhase::exit_worker, configuration);
+    stop_watching();
 }
 
 }  // namespace

@@ -11,7 +11,7 @@
 
 #include "core/arena.h"
 #include "core/clock.h"
-#include "server/http/file_watcher.h"
+#include "core/file_watcher.h"
 
 namespace server {
 
@@ -140,11 +140,11 @@ struct FileCache::Entry : core::ListNode {
 FileCache::FileCache(const FileCacheLimits& limits)
     : limits_(limits),
       sweep_timer_([](void* self) { static_cast<FileCache*>(self)->sweep(); }, this) {
-    watcher_ = std::make_unique<FileWatcher>(
-        [](void* self, int watch) {
+    watcher_ = std::make_unique<core::FileWatcher>(
+        [](void* self, const core::FileWatcher::Report& report) {
             auto& cache = *static_cast<FileCache*>(self);
             cache.by_use_.each([&](Entry& entry) {
-                if (watch < 0 || entry.watch == watch) cache.forget(entry);
+                if (report.watch < 0 || entry.watch == report.watch) cache.forget(entry);
             });
         },
         this);
@@ -269,7 +269,7 @@ FileCache::Entry* FileCache::remember(core::Slice path, const OpenedFile& found,
 void FileCache::keep_contents(Entry& entry, const OpenedFile& found) {
     int fd = found.file_->fd;
     // The watch comes first: a change between it and the reading is reported.
-    int watch = watcher_->add(fd);
+    int watch = watcher_->add_file(fd);
     FileBytes* bytes = nullptr;
     bool small = found.size <= small_file_bytes && memory_bytes_ + found.size <= memory_bytes_max;
     if (small) bytes = read_bytes(fd, found.size);

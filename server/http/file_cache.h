@@ -13,9 +13,11 @@
 #include "core/timer.h"
 #include "server/http/open_files.h"
 
-namespace server {
-
+namespace core {
 class FileWatcher;
+}
+
+namespace server {
 
 struct FileCacheLimits {
     int entries_max = 512;
@@ -64,7 +66,6 @@ class FileCache {
 
   private:
     struct Entry;
-    friend class FileWatcher;
 
     OpenedFile hit(Entry& entry);
     bool fresh(Entry& entry, const FileCacheRules& rules);
@@ -82,7 +83,7 @@ class FileCache {
     std::unordered_map<core::Slice, std::unique_ptr<Entry>> entries_;
     core::List<Entry> by_use_;                 // least recently used first
     int64_t memory_bytes_ = 0;
-    std::unique_ptr<FileWatcher> watcher_;
+    std::unique_ptr<core::FileWatcher> watcher_;
     core::Timer sweep_timer_;
     uint32_t seen_[256] = {};                  // hashes of paths opened lately
 };

@@ -1,0 +1,406 @@
+// Running a request through the files of lua_handlers; see handler_run.h. A file is loaded by a
+// task of the request that first wants its new version; while that waits, others are served by the
+// last good one.
+#include "lua/handler_run.h"
+
+#include "core/clock.h"
+#include "lua/api.h"
+#include "lua/by_lua.h"
+#include "lua/memory_limit.h"
+#include "lua/output.h"
+#include "lua/sources.h"
+#include "lua/vm.h"
+
+namespace lua {
+
+namespace {
+
+using server::Method;
+using server::Request;
+using server::Verdict;
+
+// A file that failed while it ran may have failed for reasons outside of it: it gets another chance
+// so long after the last one.
+constexpr int64_t retry_ms = 1000;
+
+int function_of(const HandlerFunctions& functions, const Request& request) {
+    if (functions.any != LUA_NOREF) return functions.any;
+    int found = functions.by_method[size_t(request.method)];
+    if (found == LUA_NOREF && request.method == Method::head)
+        found = functions.by_method[size_t(Method::get)];
+    if (found != LUA_NOREF || functions.others.empty()) return found;
+    for (const auto& [name, function] : functions.others) {
+        if (core::Slice(name) == request.head.method_name) return function;
+    }
+    return LUA_NOREF;
+}
+
+// The file has no function for the method.
+Verdict refuse_method(Request& request, const HandlerFunctions& functions) {
+    request.response.headers.add("Allow", request.arena.copy(functions.allow));
+    if (request.method != Method::options) return Verdict::reject(405);
+    request.response.status = 204;
+    request.response.content_type_cleared = true;
+    request.header_only = true;
+    Verdict verdict = request.send_header();
+    if (verdict.is(Verdict::rejected)) return verdict;
+    request.send_last();
+    return Verdict::finish();
+}
+
+// ---- functions of files ----
+
+void handler_done(LuaTask& task, void*) {
+    Request& request = *task.request;
+    request.on_abort = nullptr;
+    answer_with_results(task);
+    request.resume(verdict_of(task, HandlerSlot::content));
+}
+
+Verdict run_handler(Request& request, int function, const HandlerMatch::Parameter* parameters,
+                    int count) {
+    LuaTask& task = create_task(*LuaVm::current(), LuaPhase::content, &request);
+    lua_State* L = task.entry->L;
+    lua_rawgeti(L, LUA_REGISTRYINDEX, function);
+    push_parameters(L, parameters, count);
+    if (run_task(task, 1) == TaskEnd::running) {
+        task.done = handler_done;
+        watch_client(request, task);
+        return Verdict::suspend();
+    }
+    if (lua_gettop(L)) answer_with_results(task);
+    Verdict verdict = verdict_of(task, HandlerSlot::content);
+    destroy_task(task);
+    return verdict;
+}
+
+Verdict go_on(HandlerRun& run);
+
+void resume_run(HandlerRun& run) {
+    Verdict verdict = go_on(run);
+    if (!verdict.is(Verdict::suspended)) run.request.resume(verdict);
+}
+
+Verdict guard_verdict(LuaTask& task) {
+    answer_with_results(task);
+    return verdict_of(task, HandlerSlot::access);
+}
+
+void guard_done(LuaTask& task, void* argument) {
+    auto& run = *static_cast<HandlerRun*>(argument);
+    run.request.on_abort = nullptr;
+    Verdict verdict = guard_verdict(task);
+    if (!verdict.is(Verdict::passed)) return run.request.resume(verdict);
+    ++run.at;
+    resume_run(run);
+}
+
+Verdict run_guard(HandlerRun& run, int function) {
+    Request& request = run.request;
+    LuaTask& task = create_task(*LuaVm::current(), LuaPhase::access, &request);
+    lua_rawgeti(task.entry->L, LUA_REGISTRYINDEX, function);
+    push_parameters(task.entry->L, run.parameters, run.parameter_count);
+    if (run_task(task, 1) == TaskEnd::running) {
+        task.done = guard_done;
+        task.argument = &run;
+        watch_client(request, task);
+        return Verdict::suspend();
+    }
+    Verdict verdict = guard_verdict(task);
+    destroy_task(task);
+    return verdict;
+}
+
+// ---- loading ----
+
+std::string full_path(const HandlerFile& file) {
+    return file.tree ? file.tree->real_folder() + file.path : file.path;
+}
+
+void note_failure(HandlerFile& file, core::Slice why, core::Slice stack, bool for_good) {
+    file.state = HandlerFile::failed;
+    file.error = why;
+    file.error_ms = core::Clock::wall_ms();
+    file.tried_ms = for_good ? INT64_MAX - retry_ms : core::Clock::monotonic_ms();
+    report_failure(full_path(file), std::string(why) + std::string(stack),
+                   file.functions != nullptr);
+}
+
+int take_function(lua_State* L) { return luaL_ref(L, LUA_REGISTRYINDEX); }
+
+bool take_filter(lua_State* L, HandlerFunctions& functions) {
+    if (lua_isfunction(L, -1)) {
+        lua_pushvalue(L, -1);
+        functions.header = take_function(L);
+        return true;
+    }
+    if (!lua_istable(L, -1)) return false;
+    for (auto [name, place] : {std::pair{"header", &functions.header},
+                               std::pair{"body", &functions.body}}) {
+        lua_getfield(L, -1, name);
+        if (lua_isfunction(L, -1)) *place = take_function(L);
+        else lua_pop(L, 1);
+    }
+    return functions.header != LUA_NOREF || functions.body != LUA_NOREF;
+}
+
+bool is_method_name(core::Slice name) {
+    if (name.empty()) return false;
+    for (char c : name) {
+        if (!(c >= 'A' && c <= 'Z') && c != '-') return false;
+    }
+    return true;
+}
+
+void add_allowed(HandlerFunctions& functions, core::Slice name) {
+    if (!functions.allow.empty()) functions.allow += ", ";
+    functions.allow += name;
+}
+
+// The functions of a table by method. Says what is wrong with it, or nothing.
+std::string take_methods(lua_State* L, HandlerFunctions& functions) {
+    for (lua_pushnil(L); lua_next(L, -2); lua_pop(L, 1)) {
+        if (!lua_isfunction(L, -1)) continue;
+        if (lua_type(L, -2) != LUA_TSTRING || !is_method_name(check_slice(L, -2)))
+            return "the table it returned has a function that is no method: keys are GET, POST, …";
+        core::Slice name = check_slice(L, -2);
+        Method method = server::parse_method(name);
+        lua_pushvalue(L, -1);
+        int function = take_function(L);
+        if (method == Method::unknown) functions.others.emplace_back(name, function);
+        else functions.by_method[size_t(method)] = function;
+    }
+    bool get = functions.by_method[size_t(Method::get)] != LUA_NOREF;
+    bool any = !functions.others.empty();
+    for (int i = 1; i < HandlerFunctions::methods; ++i) {
+        bool has = functions.by_method[i] != LUA_NOREF || (Method(i) == Method::head && get);
+        if (has || Method(i) == Method::options) add_allowed(functions, method_name(Method(i)));
+        any = any || has;
+    }
+    for (auto& [name, function] : functions.others) add_allowed(functions, name);
+    return any ? "" : "the table it returned has no functions";
+}
+
+// Takes the value on top of the stack, which the file returned. Says what is wrong with it.
+std::string take_value(lua_State* L, HandlerFile::Kind kind, HandlerFunctions& functions) {
+    if (kind == HandlerFile::filter) {
+        if (take_filter(L, functions)) return "";
+        return std::string("it returned ") + luaL_typename(L, -1) +
+               " where a function or a table with functions \"header\" and \"body\" is expected";
+    }
+    if (lua_isfunction(L, -1)) {
+        lua_pushvalue(L, -1);
+        functions.any = take_function(L);
+        return "";
+    }
+    if (kind == HandlerFile::handler && lua_istable(L, -1)) return take_methods(L, functions);
+    return std::string("it returned ") + luaL_typename(L, -1) + " where a function" +
+           (kind == HandlerFile::handler ? " or a table of functions by method" : "") +
+           " is expected";
+}
+
+// The runner's results are on the stack: true and the value, or false, why and the stack's trace.
+void settle(HandlerFile& file, lua_State* L, uint32_t changes) {
+    if (!lua_toboolean(L, 1)) {
+        std::string stack = lua_isstring(L, 3) ? std::string(check_slice(L, 3)) : "";
+        return note_failure(file, check_slice(L, 2), stack, false);
+    }
+    lua_settop(L, 2);
+    auto functions = std::make_shared<HandlerFunctions>(LuaVm::current());
+    std::string wrong = take_value(L, file.kind, *functions);
+    if (!wrong.empty()) return note_failure(file, wrong, "", true);
+    if (!file.error.empty()) report_healed(full_path(file));
+    file.functions = std::move(functions);
+    file.error.clear();
+    file.rerun = false;
+    file.loaded_ms = core::Clock::wall_ms();
+    ++file.version;
+    if (file.changes == changes) file.state = HandlerFile::ready;
+}
+
+// A loading task is over; how else than by returning is the request's own affair.
+Verdict loading_verdict(HandlerRun& run, LuaTask& task) {
+    HandlerFile& file = *run.steps[run.at].file;
+    if (task.end == TaskEnd::returned) {
+        settle(file, task.entry->L, run.file_changes);
+        return Verdict::pass();
+    }
+    note_failure(file, "it ended the request while it was loaded", "", false);
+    return verdict_of(task, HandlerSlot::content);
+}
+
+void loading_done(LuaTask& task, void* argument) {
+    auto& run = *static_cast<HandlerRun*>(argument);
+    run.request.on_abort = nullptr;
+    Verdict verdict = loading_verdict(run, task);
+    if (!verdict.is(Verdict::passed)) return run.request.resume(verdict);
+    resume_run(run);
+}
+
+// passed: what can be done was done (the file is ready, or has failed); else what comes of it.
+Verdict run_chunk(HandlerRun& run, const std::string& text, const std::string& path) {
+    HandlerFile& file = *run.steps[run.at].file;
+    LuaTask& task = create_task(*LuaVm::current(), LuaPhase::content, &run.request);
+    lua_State* L = task.entry->L;
+    push_file_runner(L);
+    push_slice(L, path);
+    if (luaL_loadbufferx(L, text.data(), text.size(), ("@" + path).c_str(), "t") != 0) {
+        note_failure(file, check_slice(L, -1), "", true);
+        task.end = TaskEnd::failed;
+        destroy_task(task);
+        return Verdict::pass();
+    }
+    if (run_task(task, 2) == TaskEnd::running) {
+        task.done = loading_done;
+        task.argument = &run;
+        watch_client(run.request, task);
+        return Verdict::suspend();
+    }
+    Verdict verdict = loading_verdict(run, task);
+    destroy_task(task);
+    return verdict;
+}
+
+Verdict load(HandlerRun& run) {
+    HandlerFile& file = *run.steps[run.at].file;
+    if (!file.tree) return Verdict::pass();
+    core::FolderWatcher& watcher = *file.tree->watcher();
+    std::string path = full_path(file);
+    SourceText source = read_source(path, file.tree->real_folder());
+    watcher.poll();                  // what was said before it was read counts as well
+    if (!file.tree || watcher.is_unsettled(file.folder, file.name())) return Verdict::pass();
+    if (!source) {
+        note_failure(file, source.error, "", false);
+        return Verdict::pass();
+    }
+    size_t hash = std::hash<core::Slice>{}(source.text);
+    if (file.functions && file.text_hash == hash && !file.rerun && file.error.empty()) {
+        file.state = HandlerFile::ready;
+        return Verdict::pass();
+    }
+    file.text_hash = hash;
+    run.file_changes = file.changes;
+    return run_chunk(run, source.text, path);
+}
+
+bool wants_loading(const HandlerFile& file) {
+    switch (file.state) {
+    case HandlerFile::ready: return false;
+    case HandlerFile::changed: return true;
+    case HandlerFile::failed: return core::Clock::monotonic_ms() - file.tried_ms >= retry_ms;
+    }
+    return false;
+}
+
+// ---- the run ----
+
+Verdict dispatch(HandlerRun& run, const HandlerFunctions& functions) {
+    int function = function_of(functions, run.request);
+    if (function == LUA_NOREF) return refuse_method(run.request, functions);
+    return run_handler(run.request, function, run.parameters, run.parameter_count);
+}
+
+// What becomes of a step whose file has no functions: nothing that was ever good is there.
+Verdict without_functions(const HandlerFile& file) {
+    if (!file.tree) return Verdict::reject(404);
+    return Verdict::reject(file.state == HandlerFile::failed ? 500 : 503);
+}
+
+// In the access phase up to the last guard; in the content phase from there to the end.
+Verdict go_on(HandlerRun& run) {
+    bool guarding = run.at < run.guards;
+    int end = guarding ? run.guards : run.guards + run.filters + 1;
+    bool tried = false;
+    while (run.at < end) {
+        HandlerRun::Step& step = run.steps[run.at];
+        if (!tried && wants_loading(*step.file)) {
+            tried = true;
+            Verdict verdict = load(run);
+            if (!verdict.is(Verdict::passed)) return verdict;
+        }
+        tried = false;
+        step.functions = step.file->functions;
+        if (!step.functions) return without_functions(*step.file);
+        if (run.at == run.guards + run.filters) return dispatch(run, *step.functions);
+        if (guarding) {
+            Verdict verdict = run_guard(run, step.functions->any);
+            if (!verdict.is(Verdict::passed)) return verdict;
+        }
+        ++run.at;
+    }
+    return Verdict::pass();
+}
+
+// The files of a kind on the way to the match, outermost first, into `to`; how many.
+int files_on_way(const HandlerFolder* folder, const std::shared_ptr<HandlerFile>* HandlerFolder::*
+                 kind, const std::shared_ptr<HandlerFile>** to) {
+    if (!folder) return 0;
+    int count = files_on_way(folder->outer, kind, to);
+    if (!folder->routes_known) const_cast<HandlerFolder*>(folder)->know_routes();
+    if (folder->*kind) to[count++] = folder->*kind;
+    return count;
+}
+
+HandlerRun& make_run(Request& request, const HandlerMatch& match) {
+    const std::shared_ptr<HandlerFile>* guards[HandlerTree::depth_max + 1];
+    const std::shared_ptr<HandlerFile>* filters[HandlerTree::depth_max + 1];
+    auto* run = request.arena.make<HandlerRun>(request);
+    run->guards = files_on_way(match.folder, &HandlerFolder::access, guards);
+    run->filters = files_on_way(match.folder, &HandlerFolder::filter, filters);
+    int count = run->guards + run->filters + 1;
+    using Step = HandlerRun::Step;
+    auto* memory = static_cast<Step*>(
+        request.arena.allocate(sizeof(Step) * size_t(count), alignof(Step)));
+    for (int i = 0; i < count; ++i) {
+        auto* from = i < run->guards ? guards[i]
+                     : i < count - 1 ? filters[i - run->guards] : match.file;
+        new (memory + i) Step{*from, nullptr};
+    }
+    run->steps = memory;
+    run->parameter_count = match.count;
+    run->parameters = request.arena.make_array<HandlerMatch::Parameter>(size_t(match.count) + 1);
+    for (int i = 0; i < match.count; ++i) {
+        run->parameters[i] = {request.arena.copy(match.parameters[i].name),
+                              match.parameters[i].value};
+    }
+    request.set_state(lua_handlers_module, run);
+    return *run;
+}
+
+}  // namespace
+
+HandlerRun* handler_run(const Request& request) {
+    return request.state<HandlerRun>(lua_handlers_module);
+}
+
+Verdict run_handler_access(Request& request) {
+    HandlerTree* tree = handler_tree_of(request);
+    if (!tree || !tree->has_access()) return Verdict::decline();
+    LimitedMemory unlimited(false);
+    HandlerMatch match;
+    if (!tree->find(request.uri, match)) return Verdict::decline();
+    HandlerRun& run = make_run(request, match);
+    return run.guards ? go_on(run) : Verdict::decline();
+}
+
+Verdict run_handler_content(Request& request) {
+    LimitedMemory unlimited(false);
+    if (HandlerRun* run = handler_run(request)) {
+        run->at = run->guards;
+        return go_on(*run);
+    }
+    HandlerTree* tree = handler_tree_of(request);
+    HandlerMatch match;
+    if (!tree || !tree->find(request.uri, match)) return Verdict::reject(404);
+    HandlerFile& file = **match.file;
+    if (file.state != HandlerFile::ready || tree->has_filters()) {
+        HandlerRun& run = make_run(request, match);
+        run.at = run.guards;         // what guards there are had their turn, or none is wanted
+        return go_on(run);
+    }
+    int function = function_of(*file.functions, request);
+    if (function == LUA_NOREF) [[unlikely]] return refuse_method(request, *file.functions);
+    return run_handler(request, function, match.parameters, match.count);
+}
+
+}  // namespace lua

@@ -1,0 +1,298 @@
+// lua_handlers: the directive, the folders of this worker, and what others may know of them. A
+// folder with its prefix is a location with handlers as its content, made from the directive; the
+// index is handler_tree.cpp, requests are handler_run.cpp.
+#include "lua/handlers.h"
+
+#include <algorithm>
+#include <memory>
+#include <vector>
+
+#include "conf/binder.h"
+#include "core/clock.h"
+#include "core/folder_watcher.h"
+#include "core/text.h"
+#include "lua/api.h"
+#include "lua/by_lua.h"
+#include "lua/conf.h"
+#include "lua/handler_run.h"
+#include "lua/sources.h"
+#include "lua/vm.h"
+#include "server/config.h"
+#include "server/worker.h"
+
+namespace lua {
+
+namespace {
+
+using conf::Line;
+using conf::Result;
+using server::Request;
+using server::Verdict;
+
+struct Conf {
+    std::shared_ptr<HandlerTree> tree;         // of a location; not inherited by nested ones
+};
+
+struct MainConf {
+    std::vector<std::shared_ptr<HandlerTree>> trees;     // of the configuration
+};
+
+// The folders of this worker.
+struct Folders {
+    std::vector<std::shared_ptr<HandlerTree>> all;
+};
+
+Folders& folders() {
+    static Folders* const instance = new Folders;
+    return *instance;
+}
+
+// ---- the directive ----
+
+// "/api" and "/api/" are both "/api/".
+std::string with_slash(core::Slice prefix) {
+    std::string text(prefix);
+    if (!text.ends_with('/')) text += '/';
+    return text;
+}
+
+MainConf& configured(const Line& line);
+
+// Lua is wanted, with code that follows its files.
+void want_lua(const Line& line) {
+    conf::Binder& binder = line.binder;
+    auto& configuration = *static_cast<server::Configuration*>(binder.subject);
+    auto& main = *static_cast<LuaMainConf*>(
+        binder.own(*configuration.http_level(), lua_main_module.index));
+    main.follows_files = true;
+}
+
+// In a location: its content.
+Result<void> in_location(Conf& conf, const Line& line) {
+    if (conf.tree) return conf::detail::duplicate();
+    if (line.arg(0).empty()) return conf::invalid_value(line, line.arg(0));
+    const server::Location& location = *server::Configuration::current().binding_location;
+    if (location.kind == server::Location::regex || location.kind == server::Location::named)
+        return conf::Error{"\"lua_handlers\" cannot be used in a regular expression or named "
+                           "location"};
+    conf.tree = std::make_shared<HandlerTree>(with_slash(location.name),
+                                              line.binder.full_path(line.arg(0)), true);
+    configured(line).trees.push_back(conf.tree);
+    want_lua(line);
+    return server::set_content_handler(line, run_handler_content);
+}
+
+conf::Node location_node(const Line& line, std::vector<std::string> name, core::Slice folder) {
+    conf::Node inner;
+    inner.name = "lua_handlers";
+    inner.args = {std::string(folder)};
+    inner.quoted = {false};
+    inner.place = line.node.place;
+    conf::Node node;
+    node.name = "location";
+    node.args = std::move(name);
+    node.quoted.assign(node.args.size(), false);
+    node.place = line.node.place;
+    node.has_block = true;
+    node.children.push_back(std::move(inner));
+    return node;
+}
+
+// The directive as locations: `location /api/ { lua_handlers DIR; }` and, for the path without the
+// last slash, `location = /api { … }`.
+Result<std::vector<conf::Node>> as_locations(const Line& line) {
+    core::Slice prefix = line.arg(0), folder = line.arg(1);
+    if (!prefix.starts_with('/'))
+        return conf::Error{"invalid prefix \"" + std::string(prefix) + "\": it begins with \"/\""};
+    if (folder.empty()) return conf::invalid_value(line, folder);
+    std::string full = with_slash(prefix);
+    std::vector<conf::Node> nodes;
+    nodes.push_back(location_node(line, {full}, folder));
+    if (full.size() > 1)
+        nodes.push_back(location_node(line, {"=", full.substr(0, full.size() - 1)}, folder));
+    return nodes;
+}
+
+Result<void> in_server(Conf&, const Line& line) {
+    auto nodes = as_locations(line);
+    if (!nodes) return nodes.take_error();
+    return line.binder.bind(*nodes, line.binder.current(), line.binder.tree());
+}
+
+// Does a server say itself what answers there?
+bool has_own(const conf::Node& server, const std::string& prefix) {
+    return std::any_of(server.children.begin(), server.children.end(), [&](const conf::Node& node) {
+        if (node.args.empty()) return false;
+        if (node.name == "lua_handlers") return with_slash(node.args[0]) == prefix;
+        return node.name == "location" && node.args.back() == prefix && node.args.size() == 1;
+    });
+}
+
+bool has_own(const server::VirtualServer& server, const std::string& prefix) {
+    const auto& locations = server.root.nested;
+    return std::any_of(locations.begin(), locations.end(), [&](const auto& location) {
+        bool is_prefix = location->kind == server::Location::prefix ||
+                         location->kind == server::Location::prefix_no_regex;
+        return is_prefix && location->name == prefix;
+    });
+}
+
+// For every server: those that were read get the locations now, those that follow get the directive
+// as if it stood in them.
+Result<void> in_http(Conf&, const Line& line) {
+    auto nodes = as_locations(line);
+    if (!nodes) return nodes.take_error();
+    std::string prefix = with_slash(line.arg(0));
+    auto& configuration = server::Configuration::current();
+    for (auto& server : configuration.servers) {
+        if (has_own(*server, prefix)) continue;
+        configuration.binding_server = server.get();
+        auto bound = line.binder.bind(*nodes, *server->root.level, line.binder.tree());
+        configuration.binding_server = nullptr;
+        if (!bound) return bound;
+    }
+    for (conf::Node& http : line.binder.tree().nodes) {
+        if (http.name != "http") continue;
+        for (conf::Node& node : http.children) {
+            if (node.name != "server" || &node < &line.node || has_own(node, prefix)) continue;
+            node.children.push_back(line.node);
+        }
+    }
+    return {};
+}
+
+constexpr conf::Directive directives[] = {
+    {"lua_handlers", conf::in_location, conf::takes(1), conf::call<in_location>},
+    {"lua_handlers", conf::in_server, conf::takes(2), conf::call<in_server>},
+    {"lua_handlers", conf::in_http, conf::takes(2), conf::call<in_http>},
+};
+
+bool has_handlers(const void* conf) { return static_cast<const Conf*>(conf)->tree != nullptr; }
+
+constexpr server::PhaseHandler phase_handlers[] = {
+    {server::Phase::access, server::rank::script + 1, run_handler_access, has_handlers},
+};
+
+constexpr server::Filter filters[] = {
+    {server::FilterSlot::lua, run_handler_header_filters, nullptr, has_handlers},
+};
+
+// ---- the worker ----
+
+// A file was changed, or a module that one has required.
+void listen(const std::string& path, bool by_module) {
+    if (!by_module) return;
+    for (auto& tree : folders().all) {
+        if (!core::Slice(path).starts_with(tree->real_folder())) continue;
+        core::Slice within = core::Slice(path).substr(tree->real_folder().size());
+        tree->each_file([&](HandlerFile& file) {
+            if (file.path != within) return;
+            file.rerun = true;
+            file.change();
+        });
+    }
+}
+
+Result<void> init_worker(server::Worker& worker);
+void exit_worker(server::Worker&) {
+    for (auto& tree : folders().all) tree->stop();
+    folders().all.clear();
+}
+
+constinit const server::Module lua_handlers_main{.name = "lua_handlers_main",
+                                                 .conf = server::conf_of<MainConf>,
+                                                 .init_worker = init_worker,
+                                                 .exit_worker = exit_worker};
+REGISTER_MODULE(lua_handlers_main);
+
+MainConf& configured(const Line& line) {
+    auto& configuration = *static_cast<server::Configuration*>(line.binder.subject);
+    return *static_cast<MainConf*>(
+        line.binder.own(*configuration.http_level(), lua_handlers_main.index));
+}
+
+Result<void> init_worker(server::Worker& worker) {
+    if (!worker.configuration.http_level() || worker.id < 0) return {};
+    const auto& trees = worker.configuration.http<MainConf>(lua_handlers_main).trees;
+    if (trees.empty()) return {};
+    start_watching();
+    add_file_listener(listen);
+    for (auto& tree : trees) {
+        tree->start(*folder_watcher());
+        folders().all.push_back(tree);
+    }
+    return {};
+}
+
+}  // namespace
+
+constinit const server::Module lua_handlers_module{
+    .name = "lua_handlers",
+    .conf = server::conf_of<Conf>,
+    .directives = directives,
+    .handlers = phase_handlers,
+    .filters = filters,
+    .has_request_state = true,
+};
+REGISTER_MODULE(lua_handlers_module);
+
+HandlerTree* handler_tree_of(Request& request) {
+    return request.conf<Conf>(lua_handlers_module).tree.get();
+}
+
+void push_parameters(lua_State* L, const HandlerMatch::Parameter* parameters, int count) {
+    if (count == 0) {
+        static const char key = 0;
+        lua_pushlightuserdata(L, const_cast<char*>(&key));
+        lua_rawget(L, LUA_REGISTRYINDEX);
+        if (lua_istable(L, -1)) [[likely]] return;
+        lua_pop(L, 1);
+        lua_newtable(L);
+        lua_newtable(L);
+        lua_pushcfunction(L, [](lua_State* l) {
+            return luaL_error(l, "a route without parameters has a table that cannot be changed");
+        });
+        lua_setfield(L, -2, "__newindex");
+        lua_pushboolean(L, false);
+        lua_setfield(L, -2, "__metatable");
+        lua_setmetatable(L, -2);
+        lua_pushlightuserdata(L, const_cast<char*>(&key));
+        lua_pushvalue(L, -2);
+        lua_rawset(L, LUA_REGISTRYINDEX);
+        return;
+    }
+    lua_createtable(L, 0, count);
+    for (int i = 0; i < count; ++i) {
+        push_slice(L, parameters[i].name);
+        push_slice(L, parameters[i].value);
+        lua_rawset(L, -3);
+    }
+}
+
+// ---- what others may know ----
+
+void for_each_handler_folder(const std::function<void(const HandlerFolderInfo&)>& visit) {
+    for (auto& tree : folders().all) {
+        visit({tree->prefix(), tree->folder(), tree->files(), tree->configured(),
+               tree->is_polled()});
+    }
+}
+
+void for_each_handler_file(const std::function<void(const HandlerFileInfo&)>& visit) {
+    for (auto& tree : folders().all) {
+        tree->each_file([&](HandlerFile& file) {
+            HandlerFileInfo info;
+            info.prefix = tree->prefix();
+            info.path = file.path;
+            info.version = file.version;
+            info.modified_ms = file.stamp.modified_ns / 1000000;
+            info.loaded_ms = file.loaded_ms;
+            info.error = file.error;
+            info.line = line_in(file.error);
+            info.error_ms = file.error.empty() ? 0 : file.error_ms;
+            visit(info);
+        });
+    }
+}
+
+}  // namespace lua
