@@ -7,7 +7,9 @@ import time
 from runner.client import Connection, get, request_bytes
 from runner.server import alive, children, wait_until
 from scenarios.conftest import Load, end_process
+from scenarios.idle_sockets import LOCATION, IdleSockets
 
+WEBSOCKETS = int(os.environ.get("RESTY_WEBSOCKETS", "20"))
 RELOADS = int(os.environ.get("RESTY_RELOADS", "20"))
 
 
@@ -115,12 +117,12 @@ def test_term_is_fast(server):
 
 
 def test_binary_upgrade(server):
-    old = server.up_in_background()
+    old = server.up_in_background(locations=LOCATION, shutdown="600s")
     old_file, new_file = server.path("logs/server.pid.oldbin"), server.path("logs/server.pid")
     new = old
     try:
-        with Load(server.port) as load:
-            assert load.wait_answers(20)
+        with IdleSockets(server.port, WEBSOCKETS) as sockets, Load(server.port) as load:
+            assert load.wait_answers(20, 30)
             os.kill(old, signal.SIGUSR2)
             assert wait_until(lambda: os.path.exists(old_file) and
                               server.read(new_file).strip(), 10), server.log()
@@ -129,27 +131,41 @@ def test_binary_upgrade(server):
             assert new != old and alive(new)
             assert wait_until(lambda: children(new), 5), "the new master has no worker"
             os.kill(old, signal.SIGQUIT)
-            assert wait_until(lambda: not alive(old), 12), "the old master stays"
-            assert load.wait_answers(20), "nothing answered after the upgrade"
-            assert not os.path.exists(old_file)
+            assert load.wait_answers(200, 30), "nothing answered after the upgrade"
+            assert sockets.lost() == 0, "the old workers have let go of what they hold"
+            assert alive(old)
+        assert wait_until(lambda: not alive(old), 30), "the old master stays"
+        assert not os.path.exists(old_file)
         assert not load.failures, load.failures[:10]
+        assert load.lost_idle == 0
     finally:
         end_process(new)
         end_process(old)
 
 
 def test_upgrade_to_a_broken_binary_keeps_the_old_one(server):
-    broken = server.write("logs/server-binary", "#!/bin/sh\nexec %s \"$@\"\n" % server.binary)
-    os.chmod(broken, 0o755)
-    server.binary = broken
+    given, server.binary = server.binary, server.path("logs/server-binary")
+    os.symlink(given, server.binary)
     master = server.up_in_background()
     try:
-        server.write("logs/server-binary", "#!/bin/sh\nexit 1\n")
-        server.configure("nonsense;")
-        os.kill(master, signal.SIGUSR2)
-        time.sleep(1)
-        assert alive(master) and get(server.port).status == 200
-        assert wait_until(lambda: server.read("logs/server.pid").strip() == str(master), 5)
+        good = server.read("conf/server.conf")
+        with Load(server.port) as load:
+            # One that ends by itself, one that refuses its configuration, one that cannot be run.
+            for script, conf in (("#!/bin/sh\nexit 1\n", good),
+                                 ("#!/bin/sh\nexec %s \"$@\"\n" % given, "nonsense;"),
+                                 ("#!/no/such/interpreter\n", good)):
+                os.unlink(server.binary)
+                os.chmod(server.write("logs/server-binary", script), 0o755)
+                server.configure(conf)
+                offset = server.size("logs/error.log")
+                os.kill(master, signal.SIGUSR2)
+                assert wait_until(lambda at=offset: "start new binary" in server.log(at), 20)
+                assert wait_until(lambda: server.read("logs/server.pid").strip() == str(master) and
+                                  not os.path.exists(server.path("logs/server.pid.oldbin")), 20)
+                assert load.wait_answers(20, 30)
+        assert alive(master)
+        assert not load.failures, load.failures[:10]
+        assert load.lost_idle == 0
     finally:
         end_process(master)
 
