@@ -32,12 +32,17 @@ using server::VirtualServer;
 struct Row {
     HandlerSlot slot;
     LuaPhase phase;
+    const char* name;                  // in debug lines, which are upstream's
+    const char* callback;
 };
 constexpr Row rows[] = {
-    {HandlerSlot::ssl_client_hello, LuaPhase::ssl_client_hello},
-    {HandlerSlot::ssl_session_fetch, LuaPhase::ssl_session_fetch},
-    {HandlerSlot::ssl_certificate, LuaPhase::ssl_cert},
-    {HandlerSlot::ssl_session_store, LuaPhase::ssl_session_store},
+    {HandlerSlot::ssl_client_hello, LuaPhase::ssl_client_hello, "ssl_client_hello_by_lua",
+     "client hello"},
+    {HandlerSlot::ssl_session_fetch, LuaPhase::ssl_session_fetch, "ssl_session_fetch_by_lua*",
+     "sess get"},
+    {HandlerSlot::ssl_certificate, LuaPhase::ssl_cert, "ssl_certificate_by_lua", "cert"},
+    {HandlerSlot::ssl_session_store, LuaPhase::ssl_session_store, "ssl_session_store_by_lua*",
+     "sess new"},
 };
 constexpr const Row& row_of(HandshakeStep step) { return rows[size_t(step)]; }
 
@@ -110,6 +115,14 @@ HandshakeAnswer answer_of(const LuaTask& task, HandshakeStep step) {
     return refused ? HandshakeAnswer::fail : HandshakeAnswer::go_on;
 }
 
+// 500 stands for an error, as in the phases of a request.
+void tell_answer(const HandshakeRun& run, const LuaTask& task, HandshakeAnswer answer) {
+    const Row& row = row_of(run.step);
+    int value = task.end == TaskEnd::failed ? 500 : task.exit_status;
+    LOG(run.log, debug, 0, "%s: handler return value: %d, %s cb exit code: %d", row.name, value,
+        row.callback, answer != HandshakeAnswer::fail);
+}
+
 // What is left of the task speaks for the worker: the run goes first.
 void part_from_run(LuaTask& task) {
     task.log_context = &core::process_log();
@@ -121,6 +134,8 @@ void script_done(LuaTask& task, void* argument) {
     Kept& state = kept(handshake);
     HandshakeStep step = state.run->step;
     HandshakeAnswer answer = answer_of(task, step);
+    LOG(state.run->log, debug, 0, "%s: %s cb exit code: %d", row_of(step).name,
+        row_of(step).callback, answer != HandshakeAnswer::fail);
     part_from_run(task);
     state.waiting = nullptr;
     state.run.reset();
@@ -168,7 +183,7 @@ class Scripts final : public server::HandshakeScripts {
         LimitedMemory unlimited(false);
         const VirtualServer& server = server_for(handshake, step);
         LuaChunk* chunk = conf_of(server).chunk(row_of(step).slot);
-        if (!chunk) return HandshakeAnswer::go_on;
+        if (!chunk) return without_script(handshake, step);
         LuaVm* vm = LuaVm::current();
         if (!vm) return HandshakeAnswer::fail;
         auto run = std::make_unique<HandshakeRun>(handshake, step);
@@ -183,11 +198,26 @@ class Scripts final : public server::HandshakeScripts {
             return suspend(task, std::move(run));
         }
         HandshakeAnswer answer = answer_of(task, step);
+        tell_answer(*run, task, answer);
         destroy_task(task);
         return answer;
     }
 
+    bool end_with_client(const VirtualServer& server) const override {
+        return conf_of(server).check_client_abort;
+    }
+
   private:
+    // A server without TLS settings of its own is served with those of the default one, whose
+    // certificate is a script's to choose.
+    static HandshakeAnswer without_script(Handshake& handshake, HandshakeStep step) {
+        if (step != HandshakeStep::certificate) return HandshakeAnswer::go_on;
+        core::Slice name = handshake.server().name();
+        LOG(handshake.connection()->log, alert, 0,
+            "no ssl_certificate_by_lua* defined in server %.*s", int(name.size()), name.data());
+        return HandshakeAnswer::fail;
+    }
+
     // Upstream knows only the default server's script of the hello; so do the others that have none
     // of their own.
     static const VirtualServer& server_for(const Handshake& handshake, HandshakeStep step) {

@@ -48,6 +48,7 @@ LUA_FFI int ngx_http_lua_ffi_exit(ngx_http_request_t* r, int status, unsigned ch
     if (r->abort_refused && status != lua::ffi_error && !lua::is_abort(status)) {
         return lua::ffi_fail("attempt to abort with pending subrequests", err, errlen);
     }
+    LOG(r->log(), debug, 0, "lua exit with code %d", status);
     r->stop(lua::TaskEnd::exited, lua::possible_status(*r, status));
     return r->phase_bit() & lua::in_no_yield ? lua::ffi_done : lua::ffi_ok;
 }

@@ -24,7 +24,7 @@ ngx_http_lua_socket_tcp_upstream_s::~ngx_http_lua_socket_tcp_upstream_s() {
 }
 
 void ngx_http_lua_socket_tcp_upstream_s::forget_handshake() {
-    if (handshake.session) SSL_SESSION_free(handshake.session);
+    if (!handshake.fetched) SSL_SESSION_free(handshake.session);
     handshake = {};
 }
 

@@ -34,7 +34,8 @@ int push_error(lua_State* L, core::Slice text);
 struct HandshakeResult {
     const char* error = nullptr;
     long verify_error = 0;
-    ssl_session_st* session = nullptr;              // one reference, until it is fetched
+    ssl_session_st* session = nullptr;              // one reference, until it is fetched…
+    bool fetched = false;                           // …which lua-resty-core does twice
 };
 
 // Indices of a socket's table. Those of upstream that lua-resty-core uses have its numbers.

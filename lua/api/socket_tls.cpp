@@ -50,8 +50,9 @@ bool verified(TcpSocket& socket) {
 
 void keep_session(TcpSocket& socket) {
     if (!socket.ssl_session_reuse) return;
-    if (socket.handshake.session) SSL_SESSION_free(socket.handshake.session);
+    if (!socket.handshake.fetched) SSL_SESSION_free(socket.handshake.session);
     socket.handshake.session = SSL_get1_session(socket.connection->stream.tls()->native());
+    socket.handshake.fetched = false;
 }
 
 void log_failure(const TcpSocket& socket, const core::IoResult& result) {
@@ -146,6 +147,10 @@ const char* prepare_session(TcpSocket& socket, SSL* ssl, const Wish& wish) {
     if (wish.session && SSL_set_session(ssl, wish.session) == 0) return "ssl set session failed";
     if (wish.chain) {
         if (const char* why = use_client_certificate(ssl, wish)) return why;
+    }
+    if (wish.server_name.data()) {
+        LOG(socket.log(), debug, 0, "lua ssl server name: \"%.*s\"",
+            int(wish.server_name.size()), wish.server_name.data());
     }
     if (wish.server_name.data() &&
         SSL_set_tlsext_host_name(ssl, std::string(wish.server_name).c_str()) == 0) {
@@ -266,7 +271,8 @@ LUA_FFI int ngx_http_lua_ffi_socket_tcp_get_sslhandshake_result(
         return lua::fail(u->handshake.error, errmsg);
     }
     if (!u->connection) return lua::fail("closed", errmsg);
-    *sess = std::exchange(u->handshake.session, nullptr);
+    *sess = u->handshake.session;
+    u->handshake.fetched = true;
     return lua::ffi_ok;
 }
 

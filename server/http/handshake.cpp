@@ -100,7 +100,7 @@ HandshakeAnswer Handshake::ask(HandshakeStep step) {
     const char* action = std::exchange(accept_->log.action, actions[size_t(step)]);
     known = scripts->run(*this, step);
     if (known == HandshakeAnswer::wait) {
-        accept_->wait_for_script();
+        accept_->wait_for_script(scripts->end_with_client(server_));
     } else {
         accept_->log.action = action;
     }

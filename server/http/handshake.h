@@ -34,6 +34,8 @@ class HandshakeScripts {
     // Called inside OpenSSL's callback: may ask the session, but not drive or end it. The answer of
     // session_store is not waited for.
     virtual HandshakeAnswer run(Handshake& handshake, HandshakeStep step) = 0;
+    // Whether one that is waited for ends when the client leaves.
+    virtual bool end_with_client(const VirtualServer& server) const = 0;
 
   protected:
     ~HandshakeScripts() = default;

@@ -40,10 +40,13 @@ bool TlsAccept::begin() {
 void TlsAccept::on_io(uint8_t ready) {
     if (ready & core::ready_hangup) hung_up_ = true;
     if (!waits_for_script_) advance();
-    if (waits_for_script_ && hung_up_ && state_ == State::handshake) {
-        LOG(log, info, 0, "client closed connection");
-        close();
-    }
+    end_if_left();
+}
+
+void TlsAccept::end_if_left() {
+    if (!waits_for_script_ || !client_may_end_ || !hung_up_ || state_ == State::over) return;
+    LOG(log, info, 0, "client closed connection");
+    close();
 }
 
 void TlsAccept::advance() {
@@ -142,7 +145,7 @@ void TlsAccept::script_answered() {
     waits_for_script_ = false;
     log.action = "SSL handshaking";
     if (state_ == State::handshake) shake_hands();
-    if (waits_for_script_ && hung_up_) close();
+    end_if_left();
 }
 
 // The session may live on, its callbacks must not come here any more.

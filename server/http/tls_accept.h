@@ -22,8 +22,12 @@ class TlsAccept final : public Connection {
     bool idle() const override { return false; }
     core::Stream detach(std::string& leftover) override;
 
-    // A script takes part in the handshake and takes its time (Handshake); then it is done.
-    void wait_for_script() { waits_for_script_ = true; }
+    // A script takes part in the handshake and takes its time (Handshake): unless the client may
+    // end it by leaving, until it is done.
+    void wait_for_script(bool client_may_end) {
+        waits_for_script_ = true;
+        client_may_end_ = client_may_end;
+    }
     void script_answered();
 
   private:
@@ -35,11 +39,13 @@ class TlsAccept final : public Connection {
     void shake_hands();
     bool waits_for_status();
     void hand_over();
+    void end_if_left();
     void leave_handshake();
     static void on_timeout(void* self);
 
     State state_ = State::first_byte;
     bool waits_for_script_ = false;
+    bool client_may_end_ = false;
     bool hung_up_ = false;                        // the client has closed its side
     core::Timer timer_;
     std::unique_ptr<ClientStatusCheck> status_check_;

@@ -416,8 +416,9 @@ void use_server(SSL* ssl, const VirtualServer& server) {
 
 // The default server of an address can have a script for every hello.
 uint8_t script_steps(const ListenAddress& listen, const VirtualServer& server) {
-    uint8_t steps = server.tls ? server.tls->script_steps : 0;
     const ServerTls* first = listen.default_server->tls.get();
+    const ServerTls* used = server.tls && server.tls->context ? server.tls.get() : first;
+    uint8_t steps = used ? used->script_steps : 0;
     if (first) steps |= first->script_steps & handshake_bit(HandshakeStep::client_hello);
     return steps;
 }
