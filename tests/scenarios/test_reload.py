@@ -63,6 +63,58 @@ def test_listener_can_be_added_and_removed(server):
     assert get(server.port).status == 200
 
 
+STATE = r"""
+location = /count { content_by_lua_block {
+    ngx.say(ngx.shared.kept:incr("n", 1, 0), " ", loads_seen)
+} }
+location = /timer { content_by_lua_block {
+    assert(ngx.timer.at(3600, function(premature, what)
+        ngx.log(ngx.NOTICE, what, " premature: ", premature)
+        ngx.shared.kept:incr("premature", premature and 1 or 0, 0)
+    end, "a timer was"))
+    ngx.say("set")
+} }
+location = /premature { content_by_lua_block { ngx.say(ngx.shared.kept:get("premature")) } }
+"""
+STATE_HTTP = """
+lua_shared_dict kept 1m;
+init_by_lua_block { loads_seen = ngx.shared.kept:incr("loads", 1, 0) }
+"""
+
+
+def test_zones_live_on_and_timers_are_told(server):
+    server.up(http=STATE_HTTP, locations=STATE)
+    assert get(server.port, "/count").text() == "1 1\n"
+    assert get(server.port, "/timer").text() == "set\n"
+    server.setup(http=STATE_HTTP.replace("{ loads", "{ error('not this time') loads"),
+                 locations=STATE)
+    server.signal("HUP")
+    assert wait_until(lambda: "not this time" in server.log(), 30)
+    assert get(server.port, "/count").text() == "2 1\n"
+    server.setup(http=STATE_HTTP, locations=STATE)
+    assert server.reload(30)
+    assert wait_until(lambda: get(server.port, "/count").text().endswith(" 2\n"), 30)
+    assert wait_until(lambda: get(server.port, "/premature").text() == "1\n", 30), server.log()
+    assert "a timer was premature: true" in server.log()
+
+
+def test_a_tunnel_lives_through_reloads(server):
+    """A WebSocket through proxy_pass, which no Lua of ours knows."""
+    server.up(shutdown="600s", locations=LOCATION + """
+        location = /tunnel {
+            proxy_pass http://127.0.0.1:@PORT@/ws;
+            proxy_http_version 1.1;
+            proxy_set_header Upgrade $http_upgrade;
+            proxy_set_header Connection Upgrade;
+        }""")
+    with IdleSockets(server.port, 3, "/tunnel") as sockets:
+        for _ in range(2):
+            assert server.reload(30)
+            assert sockets.lost() == 0
+        assert server.log().count("start worker process") == 3
+    assert wait_until(lambda: len(server.workers()) == 1, 30)
+
+
 def test_reopen_logs_on_usr1(server):
     server.up(log="access_log logs/access.log;")
     get(server.port, "/?before")
