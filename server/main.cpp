@@ -221,7 +221,10 @@ core::Result<void> prepare(server::ServerProcess& process) {
                                        process.single ? 1 : conf.worker_processes);
     if (!opened) return opened;
     process.sockets.commit();
-    return server::init_process(*process.configuration);
+    auto ready = process.control.open(*process.configuration, process.sockets.inherited());
+    if (ready) ready = server::init_process(*process.configuration);
+    if (ready) process.control.commit(*process.configuration);
+    return ready;
 }
 
 int serve(const LoadOptions& options) {

@@ -2,7 +2,6 @@
 #include "server/master.h"
 
 #include <fcntl.h>
-#include <poll.h>
 #include <signal.h>
 #include <unistd.h>
 
@@ -40,10 +39,19 @@ core::Result<void> Master::open_pipes() {
     return {};
 }
 
+core::Result<void> Master::open_loop() {
+    auto opened = core::Reactor::open();
+    if (opened) opened = signal_watch_.start(signal_fd(), wake_, core::Watch::level_read);
+    if (opened) opened = ready_watch_.start(ready_pipe_[0], wake_, core::Watch::level_read);
+    if (opened) opened = process_.control.start(ControlPlace::master);
+    return opened;
+}
+
 int Master::run() {
     core::set_process_title("nginx: master process " + command_text());
     auto opened = open_signals();
     if (opened) opened = open_pipes();
+    if (opened) opened = open_loop();
     if (!opened) {
         LOG(core::process_log(), emerg, 0, "%s", opened.error().what.c_str());
         return 1;
@@ -77,8 +85,7 @@ void Master::wait() {
     if (reload_wanted_) no_longer_than(reload_due_ms());
     if (quit_due_ms_) no_longer_than(quit_due_ms_);
     if (state_ == State::terminating) timeout = 50;
-    pollfd watched[] = {{signal_fd(), POLLIN, 0}, {ready_pipe_[0], POLLIN, 0}};
-    ::poll(watched, 2, int(timeout));
+    core::Reactor::current().turn(timeout);
     core::Clock::update();
     read_ready();
 }
@@ -106,6 +113,7 @@ void Master::generation_is_up() {
     }
     if (!quit_due_ms_) shared_status().state = ServerState::ready;
     hurry_oldest();
+    process_.control.set_settled(true);
     notify_ready();
 }
 
@@ -201,6 +209,7 @@ core::Result<void> init_process(Configuration& configuration) {
 void clean_up(ServerProcess& process, bool upgraded) {
     remove_pid(upgraded ? process.pid_path + ".oldbin" : process.pid_path);
     // An old master that still runs needs the files, and so does a new one.
+    process.control.close(true);
     bool shared = process.sockets.inherited() && ::getppid() == process.parent;
     if (!upgraded && !shared) process.sockets.remove_files();
 }

@@ -8,8 +8,10 @@
 #include <string>
 #include <vector>
 
+#include "core/reactor.h"
 #include "server/config.h"
 #include "server/config_stamp.h"
+#include "server/control/control.h"
 #include "server/listen_sockets.h"
 #include "server/signals.h"
 
@@ -21,6 +23,7 @@ struct ServerProcess {
     std::unique_ptr<Configuration> configuration;
     ConfigStamp stamp;            // of that configuration
     ListenSockets sockets;
+    Control control;              // changes at run time
     std::string pid_path;
     bool daemonized = false;
     bool single = false;          // no master, one worker: decided at the start
@@ -63,6 +66,7 @@ class Master {
 
     // master.cpp
     core::Result<void> open_pipes();
+    core::Result<void> open_loop();
     void wait();
     void read_ready();
     void handle(const Signals& signals);
@@ -87,7 +91,7 @@ class Master {
     // master_children.cpp
     void start_workers();
     void spawn(int id);
-    [[noreturn]] void run_child(int id, int slot);
+    [[noreturn]] void run_child(int id, int slot, core::Fd control);
     int free_slot() const;
     void reap();
     void buried(const Child& child, int status);
@@ -119,6 +123,12 @@ class Master {
     pid_t new_binary_ = 0;
     int ready_pipe_[2] = {-1, -1};        // workers write their process id when they accept
     int lifeline_[2] = {-1, -1};          // its end tells workers that the master is gone
+    // The loop is the control socket's; signals and reports wake it.
+    struct Wake : core::IoHandler {
+        void on_io(uint8_t) override {}
+    };
+    Wake wake_;
+    core::Watch signal_watch_, ready_watch_;
 };
 
 }  // namespace server

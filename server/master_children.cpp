@@ -9,6 +9,7 @@
 #include "core/clock.h"
 #include "core/log.h"
 #include "core/process.h"
+#include "server/control/follower.h"
 #include "server/main_conf.h"
 #include "server/master.h"
 #include "server/process_setup.h"
@@ -44,6 +45,7 @@ constexpr int cannot_start = 2;
 void Master::start_workers() {
     auto& conf = process_.configuration->main<MainConf>(main_module);
     ++generation_;
+    process_.control.set_settled(false);
     reported_ready_ = false;
     respawns_.clear();
     failures_.assign(size_t(conf.worker_processes) + 1, 0);
@@ -71,9 +73,13 @@ void Master::spawn(int id) {
         respawns_.push_back({id, core::Clock::monotonic_ms() + delay_max_ms});
         return;
     }
+    Control::Ends ends = process_.control.make_link();
     block_signals();
     pid_t pid = ::fork();
-    if (pid == 0) run_child(id, slot);
+    if (pid == 0) {
+        ends.master.reset();
+        run_child(id, slot, std::move(ends.worker));
+    }
     int error = errno;
     unblock_signals();
     if (pid < 0) {
@@ -85,9 +91,11 @@ void Master::spawn(int id) {
     LOG(core::process_log(), notice, 0, "start %s %d", name_of(id), int(pid));
     core::Clock::update();
     children_.push_back({pid, id, slot, generation_, false, false, core::Clock::monotonic_ms()});
+    process_.control.worker_started(pid, id, std::move(ends.master));
 }
 
-void Master::run_child(int id, int slot) {
+void Master::run_child(int id, int slot, core::Fd control_end) {
+    process_.control.forget();
     ::close(lifeline_[1]);
     ::close(ready_pipe_[0]);
     auto opened = open_signals();
@@ -97,6 +105,10 @@ void Master::run_child(int id, int slot) {
     if (!set_up) refuse_to_start(set_up.error());
     core::set_process_title(std::string("nginx: ") + name_of(id));
     set_process_type(id == agent_id ? ProcessType::privileged_agent : ProcessType::worker);
+    ControlPlace place{ControlPlace::worker, id};
+    for (ControlResource* resource : control_resources()) {
+        resource->begin(place, process_.control.state());
+    }
     Worker worker(*process_.configuration, id, slot);
     if (id == agent_id) {
         process_.sockets.close_all();
@@ -107,6 +119,11 @@ void Master::run_child(int id, int slot) {
     WorkerControl control(worker, process_.sockets, lifeline_[0]);
     auto watched = control.start();
     if (!watched) refuse_to_start(watched.error());
+    std::unique_ptr<ControlFollower> follower;
+    if (control_end.valid()) {
+        follower = std::make_unique<ControlFollower>(id, std::move(control_end));
+        if (auto follows = follower->start(); !follows) refuse_to_start(follows.error());
+    }
     pid_t self = ::getpid();
     [[maybe_unused]] ssize_t told = ::write(ready_pipe_[1], &self, sizeof self);
     ::close(ready_pipe_[1]);
@@ -137,6 +154,7 @@ void Master::reap() {
 
 void Master::buried(const Child& child, int status) {
     clear_slot(child.slot);
+    process_.control.worker_left(child.pid);
     int pid = int(child.pid);
     if (WIFSIGNALED(status)) {
         LOG(core::process_log(), alert, 0, "%s %d exited on signal %d%s", name_of(child.id), pid,
@@ -181,6 +199,7 @@ void Master::respawn_due() {
 
 void Master::tell(Child& child, int signal) {
     child.told = true;
+    process_.control.worker_left(child.pid);
     if (::kill(child.pid, signal) != 0 && errno != ESRCH) {
         LOG(core::process_log(), alert, errno, "kill(%d, %d) failed", int(child.pid), signal);
     }

@@ -113,6 +113,7 @@ Loaded load_again(ServerProcess& process, bool may_keep) {
     auto refuse = [&](const std::string& why) {
         process.configuration->make_current();
         LOG(core::process_log(), emerg, 0, "%s", why.c_str());
+        process.control.reload_failed(why);
         return Loaded::failed;
     };
     int64_t began_ns = ConfigStamp::now_ns();
@@ -122,16 +123,19 @@ Loaded load_again(ServerProcess& process, bool may_keep) {
     ConfigStamp stamp = ConfigStamp::of(**loaded, began_ns);
     if (may_keep && !conf.reload_always && stamp.same_workers(process.stamp)) {
         process.configuration->make_current();
+        process.control.reload_kept();
         return Loaded::unchanged;
     }
     auto opened = process.sockets.open(**loaded, process.single ? 1 : conf.worker_processes);
     if (!opened) return refuse(opened.error().what);
-    auto ready = init_process(**loaded);
+    auto ready = process.control.open(**loaded, false);
+    if (ready) ready = init_process(**loaded);
     if (ready && conf.pid.value != process.pid_path) {
         ready = core::write_pid_file(conf.pid.value, ::getpid());
     }
     if (!ready) {
         process.sockets.roll_back();
+        process.control.roll_back();
         return refuse(ready.error().what);
     }
     if (conf.pid.value != process.pid_path) remove_pid(process.pid_path);
@@ -141,6 +145,7 @@ Loaded load_again(ServerProcess& process, bool may_keep) {
     process.configuration = std::move(*loaded);
     process.configuration->make_current();
     process.stamp = std::move(stamp);
+    process.control.commit(*process.configuration);
     redirect_stderr(*process.configuration);
     return Loaded::changed;
 }

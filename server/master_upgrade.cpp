@@ -62,6 +62,7 @@ void Master::run_new_binary() {
 // The attempt is over: this master is the only one again.
 void Master::new_binary_ended() {
     new_binary_ = 0;
+    process_.control.reclaim_files();
     if (::rename(old_pid_path().c_str(), process_.pid_path.c_str()) != 0) {
         LOG(core::process_log(), alert, errno,
             "rename() %s back to %s failed after the new binary process \"%s\" exited",

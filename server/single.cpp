@@ -22,6 +22,7 @@ Outcome serve(ServerProcess& process) {
     auto opened = worker.open();
     WorkerControl control(worker, process.sockets, -1);
     if (opened) opened = control.start();
+    if (opened) opened = process.control.start(ControlPlace::single);
     if (!opened) {
         LOG(core::process_log(), emerg, 0, "%s", opened.error().what.c_str());
         return Outcome::failed;
@@ -30,6 +31,7 @@ Outcome serve(ServerProcess& process) {
     core::notify_service_manager(core::format("READY=1\nMAINPID=%d", int(::getpid())));
     shared_status().state = ServerState::ready;
     worker.run();
+    process.control.stop();
     if (!control.reload_wanted()) return Outcome::ended;
     LOG(core::process_log(), notice, 0, "reconfiguring");
     // While the loop is still open: what the old configuration holds may be watched by it.
