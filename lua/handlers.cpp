@@ -10,6 +10,7 @@
 #include "conf/binder.h"
 #include "core/clock.h"
 #include "core/folder_watcher.h"
+#include "core/result.h"
 #include "core/text.h"
 #include "lua/api.h"
 #include "lua/by_lua.h"
@@ -21,6 +22,8 @@
 #include "server/worker.h"
 
 namespace lua {
+
+extern const server::Module lua_handlers_main;     // request state: Taken
 
 namespace {
 
@@ -35,11 +38,20 @@ struct Conf {
 
 struct MainConf {
     std::vector<std::shared_ptr<HandlerTree>> trees;     // of the configuration
+    bool takes_more = false;                             // at run time
 };
 
 // The folders of this worker.
 struct Folders {
     std::vector<std::shared_ptr<HandlerTree>> all;
+    size_t added = 0;                          // of them, at run time
+    bool ever_added = false;
+    const server::Configuration* wanted_by = nullptr;    // while it is loaded
+};
+
+// A request that a folder added at run time has taken from its location.
+struct Taken {
+    std::shared_ptr<HandlerTree> tree;
 };
 
 Folders& folders() {
@@ -167,10 +179,57 @@ constexpr conf::Directive directives[] = {
     {"lua_handlers", conf::in_http, conf::takes(2), conf::call<in_http>},
 };
 
-bool has_handlers(const void* conf) { return static_cast<const Conf*>(conf)->tree != nullptr; }
+// ---- folders added at run time ----
+
+bool may_be_added(const void*) {
+    auto& configuration = server::Configuration::current();
+    return configuration.http_level() &&
+           configuration.http<MainConf>(lua_handlers_main).takes_more;
+}
+
+bool has_handlers(const void* conf) {
+    return static_cast<const Conf*>(conf)->tree || may_be_added(conf);
+}
+
+Taken* taken(const Request& request) { return request.state<Taken>(lua_handlers_main); }
+
+std::shared_ptr<HandlerTree> find_added(core::Slice uri) {
+    std::shared_ptr<HandlerTree> found;
+    for (auto& tree : folders().all) {
+        core::Slice prefix = tree->prefix();
+        bool below = uri.starts_with(prefix) || uri == prefix.substr(0, prefix.size() - 1);
+        if (!tree->configured() && below && (!found || found->prefix().size() < prefix.size()))
+            found = tree;
+    }
+    return found;
+}
+
+// Runs first in every location: the request goes on outside of it, below an added folder.
+Verdict take_from_location(Request& request) {
+    if (folders().added == 0 || taken(request)) [[likely]] return Verdict::decline();
+    const server::Location& location = *request.location;
+    bool is_prefix = location.kind == server::Location::prefix ||
+                     location.kind == server::Location::prefix_no_regex ||
+                     location.kind == server::Location::server_root;
+    if (!is_prefix || request.internal) return Verdict::decline();
+    std::shared_ptr<HandlerTree> tree = find_added(request.uri);
+    if (!tree || location.name.size() > tree->prefix().size()) return Verdict::decline();
+    request.set_state(lua_handlers_main, request.arena.make<Taken>(Taken{std::move(tree)}));
+    request.location = &request.server->root;
+    request.use_location_log();
+    request.steps = request.location->steps.data();
+    request.cursor = 0;
+    return Verdict::redirect();
+}
+
+Verdict run_added(Request& request) {
+    return taken(request) ? run_handler_content(request) : Verdict::decline();
+}
 
 constexpr server::PhaseHandler phase_handlers[] = {
+    {server::Phase::rewrite, server::rank::first, take_from_location, may_be_added},
     {server::Phase::access, server::rank::script + 1, run_handler_access, has_handlers},
+    {server::Phase::content, server::rank::first, run_added, may_be_added},
 };
 
 constexpr server::Filter filters[] = {
@@ -197,13 +256,27 @@ Result<void> init_worker(server::Worker& worker);
 void exit_worker(server::Worker&) {
     for (auto& tree : folders().all) tree->stop();
     folders().all.clear();
+    folders().added = 0;
 }
+
+Result<void> prepare(server::Configuration& configuration) {
+    if (!configuration.http_level() || folders().wanted_by != &configuration) return {};
+    configuration.http<MainConf>(lua_handlers_main).takes_more = true;
+    configuration.http<LuaMainConf>(lua_main_module).follows_files = true;
+    return {};
+}
+
+}  // namespace
 
 constinit const server::Module lua_handlers_main{.name = "lua_handlers_main",
                                                  .conf = server::conf_of<MainConf>,
+                                                 .prepare = prepare,
                                                  .init_worker = init_worker,
-                                                 .exit_worker = exit_worker};
+                                                 .exit_worker = exit_worker,
+                                                 .has_request_state = true};
 REGISTER_MODULE(lua_handlers_main);
+
+namespace {
 
 MainConf& configured(const Line& line) {
     auto& configuration = *static_cast<server::Configuration*>(line.binder.subject);
@@ -214,7 +287,7 @@ MainConf& configured(const Line& line) {
 Result<void> init_worker(server::Worker& worker) {
     if (!worker.configuration.http_level() || worker.id < 0) return {};
     const auto& trees = worker.configuration.http<MainConf>(lua_handlers_main).trees;
-    if (trees.empty()) return {};
+    if (trees.empty() && !may_be_added(nullptr)) return {};
     start_watching();
     add_file_listener(listen);
     for (auto& tree : trees) {
@@ -237,6 +310,9 @@ constinit const server::Module lua_handlers_module{
 REGISTER_MODULE(lua_handlers_module);
 
 HandlerTree* handler_tree_of(Request& request) {
+    if (folders().ever_added) [[unlikely]] {
+        if (Taken* by = taken(request)) return by->tree.get();
+    }
     return request.conf<Conf>(lua_handlers_module).tree.get();
 }
 
@@ -293,6 +369,71 @@ void for_each_handler_file(const std::function<void(const HandlerFileInfo&)>& vi
             visit(info);
         });
     }
+}
+
+// ---- adding and removing ----
+
+void want_handlers() { folders().wanted_by = &server::Configuration::current(); }
+
+namespace {
+
+using Tree = std::shared_ptr<HandlerTree>;
+
+Tree* find_added_at(const std::string& prefix) {
+    for (Tree& tree : folders().all) {
+        if (!tree->configured() && tree->prefix() == prefix) return &tree;
+    }
+    return nullptr;
+}
+
+void put(const Tree& tree) {
+    Tree* before = find_added_at(tree->prefix());
+    if (before) (*before)->stop();
+    if (before) *before = tree;
+    else folders().all.push_back(tree);
+    if (!before) ++folders().added;
+    folders().ever_added = true;
+}
+
+void take_away(const std::string& prefix) {
+    Tree* tree = find_added_at(prefix);
+    if (!tree) return;
+    (*tree)->stop();
+    folders().all.erase(folders().all.begin() + (tree - folders().all.data()));
+    --folders().added;
+}
+
+}  // namespace
+
+core::Result<std::function<void()>> stage_handlers(core::Slice prefix, core::Slice folder) {
+    auto refused = [](std::string why) { return core::Error{std::move(why), core::Fault::client}; };
+    if (!may_be_added(nullptr)) return refused("this server takes no handlers at run time");
+    if (!prefix.starts_with('/')) return refused("invalid prefix: it begins with \"/\"");
+    std::string below = with_slash(prefix), path(folder);
+    if (folder.empty()) return std::function<void()>([below] { take_away(below); });
+    if (!folder.starts_with('/'))
+        path = server::Configuration::current().options().prefix + path;
+    if (real_path(path + "/").empty()) return refused("there is no folder \"" + path + "\"");
+    if (!folder_watcher()) return std::function<void()>([] {});
+    auto tree = std::make_shared<HandlerTree>(below, path, false);
+    tree->start(*folder_watcher());
+    return std::function<void()>([tree] { put(tree); });
+}
+
+core::Result<void> add_handlers(core::Slice prefix, core::Slice folder) {
+    if (folder.empty()) return core::Error{"the folder is missing", core::Fault::client};
+    auto staged = stage_handlers(prefix, folder);
+    if (!staged) return staged.take_error();
+    (*staged)();
+    return {};
+}
+
+core::Result<void> remove_handlers(core::Slice prefix) {
+    if (!find_added_at(with_slash(prefix)))
+        return core::Error{"no handlers were added for \"" + with_slash(prefix) + "\"",
+                           core::Fault::client};
+    take_away(with_slash(prefix));
+    return {};
 }
 
 }  // namespace lua

@@ -24,7 +24,7 @@ int64_t nanoseconds(const struct timespec& time) {
 }
 
 // Where the open file really is, whatever happens to its path meanwhile.
-std::string path_of(int fd, const std::string& opened_as) {
+std::string path_of(int fd, [[maybe_unused]] const std::string& opened_as) {
 #if defined(__linux__)
     char link[32], path[PATH_MAX];
     std::snprintf(link, sizeof link, "/proc/self/fd/%d", fd);
