@@ -10,8 +10,20 @@ namespace core {
 
 namespace {
 
-// The length of the UTF-8 sequence `text` begins with (RFC 3629); 0 when it is none.
-size_t sequence_length(Slice text) {
+void append_escape(std::string& to, char c) {
+    switch (c) {
+    case '"': to += "\\\""; return;
+    case '\\': to += "\\\\"; return;
+    case '\n': to += "\\n"; return;
+    case '\r': to += "\\r"; return;
+    case '\t': to += "\\t"; return;
+    default: to += format("\\u%04x", unsigned(uint8_t(c)));
+    }
+}
+
+}  // namespace
+
+size_t utf8_length(Slice text) {
     auto byte = [&](size_t i) { return i < text.size() ? uint8_t(text[i]) : uint8_t(0); };
     auto follows = [&](size_t i) { return (byte(i) & 0xc0) == 0x80; };
     uint8_t first = byte(0), second = byte(1);
@@ -30,24 +42,11 @@ size_t sequence_length(Slice text) {
     return 0;
 }
 
-void append_escape(std::string& to, char c) {
-    switch (c) {
-    case '"': to += "\\\""; return;
-    case '\\': to += "\\\\"; return;
-    case '\n': to += "\\n"; return;
-    case '\r': to += "\\r"; return;
-    case '\t': to += "\\t"; return;
-    default: to += format("\\u%04x", unsigned(uint8_t(c)));
-    }
-}
-
-}  // namespace
-
 void append_json_string(std::string& to, Slice text) {
     to += '"';
     while (!text.empty()) {
         char c = text[0];
-        size_t length = sequence_length(text);
+        size_t length = utf8_length(text);
         if (length == 0) {
             to += "\\ufffd";
             length = 1;

@@ -52,5 +52,7 @@ class JsonWriter {
 
 // `text` with quotation marks, appended to `to`.
 void append_json_string(std::string& to, Slice text);
+// The length of the UTF-8 sequence that `text` begins with (RFC 3629); 0 when it is none.
+size_t utf8_length(Slice text);
 
 }  // namespace core

@@ -13,6 +13,7 @@
 #include <cstring>
 
 #include "core/clock.h"
+#include "core/histogram.h"
 #include "core/log_sinks.h"
 #include "core/text.h"
 
@@ -27,6 +28,7 @@ constexpr Slice level_names[] = {"",     "emerg",  "alert", "crit", "error",
 constexpr size_t error_room = 50;
 
 std::atomic<LogObserver> observer{nullptr};
+std::atomic<Counter*> line_counters{nullptr};
 std::atomic<const char*> echo_program{nullptr};
 
 // "PID#TID: ", remade after a fork and once per thread.
@@ -116,6 +118,9 @@ void end_line(LogLine& line, const Marks& marks, const LogContext& where, Level 
     }
     if (level <= Level::warn && !on_stderr) echo(line, marks, level);
     if (auto show = observer.load(std::memory_order_relaxed)) show(level, line.text());
+    if (auto* counters = line_counters.load(std::memory_order_relaxed)) {
+        core::add(counters[size_t(level)]);
+    }
 }
 
 Log make_first_log() {
@@ -223,6 +228,10 @@ LogContext& process_log() {
 }
 
 void set_log_observer(LogObserver show) { observer.store(show, std::memory_order_relaxed); }
+
+void count_log_lines(Counter* counters) {
+    line_counters.store(counters, std::memory_order_relaxed);
+}
 
 void set_log_echo(const char* program) { echo_program.store(program, std::memory_order_relaxed); }
 

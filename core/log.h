@@ -3,6 +3,7 @@
 //   2026/11/20 12:00:00 [error] PID#TID: *CONNECTION message (2: No such file) while …, client: …
 #pragma once
 
+#include <atomic>
 #include <cstdarg>
 #include <cstdint>
 #include <memory>
@@ -116,6 +117,10 @@ void before_log_reopen(void (*run)());
 // Every line written is also shown to this observer (Lua's ngx.errlog capture). Null to stop.
 using LogObserver = void (*)(Level level, Slice line);
 void set_log_observer(LogObserver observer);
+
+// From now on lines are counted: counters[Level] goes up with each, whichever log it is for. The
+// process's alone. Null to stop.
+void count_log_lines(std::atomic<int64_t>* counters);
 
 // Until the process is up, lines of level warn and worse that go to no stderr sink are also shown
 // on stderr, as "PROGRAM: [emerg] …". Null ends that. `program` must stay valid.

@@ -2,6 +2,8 @@
 #include "core/reactor.h"
 
 #include "core/clock.h"
+#include "core/histogram.h"
+#include "core/ticks.h"
 
 namespace core {
 
@@ -39,6 +41,12 @@ void Reactor::turn(int64_t wait_limit_ms) {
     timers_.advance(Clock::monotonic_ms());
     run_queues();
     ++turns_;
+    if (turn_histogram_) histogram::observe(turn_histogram_, Ticks::ns_since(woke_));
+}
+
+void Reactor::woke_up() {
+    Clock::update();
+    if (turn_histogram_) woke_ = Ticks::now();
 }
 
 void Reactor::run_queues() {

@@ -97,7 +97,9 @@ class Reactor {
     // From any thread: runs `job` in the loop soon.
     void post(std::function<void()> job);
 
-    int64_t last_turn_us() const { return last_turn_us_; }
+    // From now on the time that each turn takes, from its events to its end, is counted in there
+    // (core/histogram.h). Null: no longer.
+    void count_turns(std::atomic<int64_t>* histogram) { turn_histogram_ = histogram; }
     uint64_t turns() const { return turns_; }
     TimerWheel& timers() { return timers_; }
 
@@ -118,6 +120,7 @@ class Reactor {
     void dispatch(uint64_t token, uint8_t ready);
     uint32_t take_slot(IoHandler& handler);
     void free_slot(uint32_t slot);
+    void woke_up();                    // by the backend, when waiting is over
     void run_queues();
     void run_posted();
 
@@ -132,7 +135,8 @@ class Reactor {
     std::mutex posted_mutex_;
     std::vector<std::function<void()>> posted_;
     std::atomic<bool> woken_ = false;
-    int64_t last_turn_us_ = 0;
+    std::atomic<int64_t>* turn_histogram_ = nullptr;
+    uint64_t woke_ = 0;                // ticks at which this turn's events came
     uint64_t turns_ = 0;
 };
 

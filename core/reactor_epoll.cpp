@@ -8,7 +8,6 @@
 #include <cerrno>
 #include <cstring>
 
-#include "core/clock.h"
 #include "core/reactor.h"
 
 namespace core {
@@ -61,7 +60,7 @@ void Reactor::wait(int64_t timeout_ms) {
     epoll_event events[events_max];
     int timeout = timeout_ms > INT32_MAX ? INT32_MAX : int(timeout_ms);
     int count = epoll_wait(backend_fd_, events, events_max, timeout);
-    Clock::update();
+    woke_up();
     for (int i = 0; i < count; ++i) {
         if (events[i].data.u64 == wake_token) {
             uint64_t value;

@@ -81,7 +81,7 @@ void Reactor::wait(int64_t timeout_ms) {
     timespec limit{time_t(timeout_ms / 1000), long(timeout_ms % 1000) * 1000000};
     int count = ::kevent(backend_fd_, nullptr, 0, events, events_max,
                          timeout_ms < 0 ? nullptr : &limit);
-    Clock::update();
+    woke_up();
     for (int i = 0; i < count; ++i) {
         auto token = reinterpret_cast<uint64_t>(events[i].udata);
         if (token == wake_token) {

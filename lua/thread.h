@@ -111,6 +111,7 @@ struct LuaTask : core::ListNode {          // linked in LuaRequest::tasks or Lua
     core::List<LuaThread::Member> threads; // all that are attached, zombies too
     LuaThread* on_abort = nullptr;         // ngx.on_abort's thread, not yet started
     int ctx_ref = LUA_NOREF;               // ngx.ctx of a task without a request
+    uint64_t started = 0;                  // core::Ticks; only while metrics are counted
     core::Slice exec_uri, exec_args;
     // Called once, from the loop, when a task ends that its starter left running. The task is
     // destroyed when it returns. `argument` is the starter's.

@@ -2,6 +2,7 @@
 // parses, binds, inherits, prepares every module and builds the routing tables and phase steps.
 #pragma once
 
+#include <atomic>
 #include <memory>
 #include <string>
 #include <vector>
@@ -85,6 +86,8 @@ struct VirtualServer {
     std::vector<std::unique_ptr<Location>> named;
     std::shared_ptr<const ServerTls> tls;    // null without certificates
     conf::Place place;
+    // This worker's row for its requests, of the status module; null: not counted.
+    std::atomic<int64_t>* counters = nullptr;
 
     // The first name, without the dot of ".example.com".
     core::Slice name() const {
@@ -158,6 +161,8 @@ class Configuration {
     // Set while init_process runs (ngx.process.enable_privileged_agent): one more process, which
     // keeps the master's user and accepts nothing, may have so many connections. Negative: none.
     int64_t privileged_agent_connections = -1;
+    // Some location shows the server's metrics (resty_status): workers count.
+    bool counts_metrics = false;
 
     // Makes the http{} level; called by the `http` directive.
     conf::Result<void> bind_http(const conf::Line& line);

@@ -248,6 +248,7 @@ int serve(const LoadOptions& options) {
     server::redirect_stderr(*process.configuration);
     core::set_log_echo(nullptr);
     server::set_master_pid(::getpid());
+    server::note_configuration(server::ConfigurationEvent::started);
     if (process.single) server::run_single(process);
     return server::Master(process).run();
 }

@@ -114,6 +114,7 @@ Loaded load_again(ServerProcess& process, bool may_keep) {
         process.configuration->make_current();
         LOG(core::process_log(), emerg, 0, "%s", why.c_str());
         process.control.reload_failed(why);
+        note_configuration(ConfigurationEvent::refused, why);
         return Loaded::failed;
     };
     int64_t began_ns = ConfigStamp::now_ns();
@@ -124,6 +125,7 @@ Loaded load_again(ServerProcess& process, bool may_keep) {
     if (may_keep && !conf.reload_always && stamp.same_workers(process.stamp)) {
         process.configuration->make_current();
         process.control.reload_kept();
+        note_configuration(ConfigurationEvent::unchanged);
         return Loaded::unchanged;
     }
     auto opened = process.sockets.open(**loaded, process.single ? 1 : conf.worker_processes);
@@ -147,6 +149,7 @@ Loaded load_again(ServerProcess& process, bool may_keep) {
     process.stamp = std::move(stamp);
     process.control.commit(*process.configuration);
     redirect_stderr(*process.configuration);
+    note_configuration(ConfigurationEvent::changed);
     return Loaded::changed;
 }
 

@@ -14,6 +14,7 @@
 #include "server/http/connection.h"
 #include "server/listener.h"
 #include "server/main_conf.h"
+#include "server/metrics.h"
 #include "server/module.h"
 #include "server/status.h"
 
@@ -59,11 +60,13 @@ Worker::~Worker() {
     resolver_.reset();
     core::Reactor::close();
     if (current_worker == this) current_worker = nullptr;
+    end_metrics();
 }
 
 core::Result<void> Worker::open() {
     auto opened = core::Reactor::open();
     if (!opened) return opened;
+    if (configuration.counts_metrics) begin_metrics(int(&counters - shared_status().workers));
     for (const Module* module : modules()) {
         if (!module->init_worker) continue;
         auto done = module->init_worker(*this);
