@@ -107,6 +107,10 @@ class TlsSession {
     Wants wants() const { return wants_; }
 
     bool established() const;
+    // Servers whose context takes early data (SSL_CTX_set_max_early_data): the handshake was `done`
+    // with the first of it, which anybody may have recorded and sent again. Reads and writes work,
+    // and see to the rest of the handshake; it is over when the session is established.
+    bool took_early_data() const { return early_ >= Early::reading; }
     bool resumed() const;
     Slice alpn() const;                  // what was agreed; empty for none
     Slice server_name() const;           // SNI; empty for none
@@ -129,6 +133,8 @@ class TlsSession {
     friend struct TlsCallbacks;
     TlsSession() = default;
     IoResult outcome(int result, int saved_errno);
+    IoResult begin_early_data();
+    IoResult read_early_data(char* to, size_t room);
     IoResult write_some(const char* from, size_t bytes);
     IoResult write_gathered(Chain& chain, int64_t limit);
     IoResult write_file(Chain& chain, int64_t limit);
@@ -137,6 +143,10 @@ class TlsSession {
     std::shared_ptr<TlsContext> context_;
     size_t unsent_ = 0;                  // bytes of the record OpenSSL wants to be given again
     Wants wants_ = Wants::read;
+    // RFC 8446 4.2.10. reading: more of it may come; over: the client said that this was all.
+    enum class Early : uint8_t { none, untried, reading, over } early_ = Early::none;
+    bool early_byte_held_ = false;
+    char early_byte_ = 0;                // the one that begin_early_data() had to take
     bool failed_ = false;
     std::string error_text_;
 };

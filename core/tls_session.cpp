@@ -64,6 +64,7 @@ TlsSessionPtr TlsSession::create(std::shared_ptr<TlsContext> context, int fd) {
     SSL_set_app_data(ssl, session.get());
     if (context->role() == TlsContext::Role::server) {
         SSL_set_accept_state(ssl);
+        if (SSL_get_max_early_data(ssl) > 0) session->early_ = Early::untried;
     } else {
         SSL_set_connect_state(ssl);
     }
@@ -129,8 +130,26 @@ IoResult TlsSession::outcome(int result, int saved_errno) {
     }
 }
 
+// OpenSSL wants to be asked for early data before anything else. `done`: there is some, and it is
+// the beginning of a request; or, with nothing held, there is none.
+IoResult TlsSession::begin_early_data() {
+    ERR_clear_error();
+    errno = 0;
+    size_t got = 0;
+    int result = SSL_read_early_data(ssl_, &early_byte_, 1, &got);
+    if (result == SSL_READ_EARLY_DATA_ERROR) return outcome(0, errno);
+    bool some = result == SSL_READ_EARLY_DATA_SUCCESS;
+    early_ = some ? Early::reading : Early::none;
+    early_byte_held_ = some && got == 1;
+    return {Io::done};
+}
+
 IoResult TlsSession::handshake() {
     if (failed_) return {Io::failed, 0, EPROTO};
+    if (early_ == Early::untried) [[unlikely]] {
+        IoResult begun = begin_early_data();
+        if (begun.status != Io::done || early_ == Early::reading) return begun;
+    }
     ERR_clear_error();
     errno = 0;
     int result = SSL_do_handshake(ssl_);
@@ -139,8 +158,36 @@ IoResult TlsSession::handshake() {
     return moved;
 }
 
+IoResult TlsSession::read_early_data(char* to, size_t room) {
+    size_t total = 0;
+    if (early_byte_held_ && room) {
+        early_byte_held_ = false;
+        to[total++] = early_byte_;
+    }
+    while (total < room) {
+        ERR_clear_error();
+        errno = 0;
+        size_t got = 0;
+        int result = SSL_read_early_data(ssl_, to + total, room - total, &got);
+        total += got;
+        if (result == SSL_READ_EARLY_DATA_FINISH) {
+            early_ = Early::over;
+            break;
+        }
+        if (result == SSL_READ_EARLY_DATA_SUCCESS) continue;
+        IoResult step = outcome(0, errno);
+        if (total) return {Io::done, int64_t(total), 0, step.status == Io::again};
+        return step;
+    }
+    return {Io::done, int64_t(total)};
+}
+
 IoResult TlsSession::read(char* to, size_t room) {
     if (failed_) return {Io::failed, 0, EPROTO};
+    if (early_ == Early::reading) [[unlikely]] {
+        IoResult early = read_early_data(to, room);
+        if (early.status != Io::done || early.bytes > 0) return early;
+    }
     size_t total = 0;
     while (total < room) {
         ERR_clear_error();
@@ -163,7 +210,13 @@ IoResult TlsSession::write_some(const char* from, size_t bytes) {
     bytes = std::min(bytes, write_bytes_max);
     ERR_clear_error();
     errno = 0;
-    int sent = SSL_write(ssl_, from, int(bytes));
+    int sent = 0;
+    if (early_ >= Early::reading && !established()) [[unlikely]] {
+        size_t went = 0;               // before the client's Finished
+        sent = SSL_write_early_data(ssl_, from, bytes, &went) == 1 ? int(went) : -1;
+    } else {
+        sent = SSL_write(ssl_, from, int(bytes));
+    }
     IoResult step = outcome(sent, errno);
     // The record is made already: OpenSSL must be offered the same bytes again, and no fewer.
     unsent_ = step.status == Io::again ? bytes : 0;

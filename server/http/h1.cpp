@@ -170,6 +170,7 @@ bool H1::wants_input() const {
 void H1::read_input() {
     while (readable_ && wants_input()) {
         core::IoResult got = stream.read(scratch, scratch_bytes);
+        if (awaits_handshake_ && stream.tls()->established()) [[unlikely]] return close();
         if (got.status == core::Io::again) {
             readable_ = false;
             return;
@@ -478,10 +479,18 @@ void H1::drain() {
     read_timer_.set(grace);
 }
 
+// An answer to early data went out before the client's part of the handshake was read.
+bool H1::unfinished_handshake() const {
+    const core::TlsSession* session = stream.tls();
+    return session && session->took_early_data() && !session->established();
+}
+
 void H1::finish_closing() {
     const CoreConf& conf = *listen.default_server->root.core;
     bool unread = readable_ || !input_.empty() || must_linger_;
-    if (cut_ || peer_closed_ || conf.lingering_close == LingeringClose::off) return close(false);
+    if (cut_ || peer_closed_) return close(false);
+    if (unfinished_handshake()) return linger();
+    if (conf.lingering_close == LingeringClose::off) return close(false);
     if (unread || conf.lingering_close == LingeringClose::always) return linger();
     close();
 }
@@ -492,7 +501,8 @@ void H1::linger() {
     const CoreConf& conf = *listen.default_server->root.core;
     state_ = State::lingering;
     input_.clear();
-    stream.shutdown_write();
+    awaits_handshake_ = unfinished_handshake();
+    if (!awaits_handshake_) stream.shutdown_write();
     read_timer_.cancel();
     read_timer_.set(std::min(conf.lingering_timeout->count, conf.lingering_time->count));
     if (readable_) core::Reactor::current().at_end(core::Reactor::work, go_on_);

@@ -88,6 +88,7 @@ class H1 final : public Connection, public Exchange {
     void go_on();
     void go_idle();
     void finish_closing();
+    bool unfinished_handshake() const;
     void linger();
 
     // output (h1_write.cpp)
@@ -115,6 +116,7 @@ class H1 final : public Connection, public Exchange {
     bool rate_delayed_ = false;
     bool waiting_drain_ = false;    // settle() said no
     bool holds_request_memory_ = false;
+    bool awaits_handshake_ = false; // lingering until the client has answered our part of it
     bool must_linger_ = false;      // the client may still be sending what we refused
     bool settling_ = false;
     int64_t pending_ = 0;           // bytes in output_

@@ -25,6 +25,7 @@ struct ServerTls {
     bool needs_certificate = false;              // of the client
     bool needs_valid = false;                    // when it has one
     uint8_t script_steps = 0;                    // of its handshakes (http/handshake.h)
+    bool early_data = false;                     // ssl_early_data
 };
 
 // The server a session was negotiated for: by the name the client asked for, else the default one.

@@ -8,12 +8,15 @@
 #include <openssl/rand.h>
 #include <openssl/ssl.h>
 
+#include <algorithm>
 #include <bit>
 #include <cstring>
 #include <ctime>
 #include <fstream>
 #include <iterator>
+#include <span>
 
+#include "core/clock.h"
 #include "core/shm.h"
 
 namespace server {
@@ -37,6 +40,7 @@ struct TlsSessionCache::Root {
     static constexpr size_t buckets = 1024;
     Entry* newest;
     Entry* oldest;
+    TicketKey tickets[ticket_key_count];
     Entry* table[buckets];
 };
 
@@ -185,13 +189,58 @@ void TlsSessionCache::serve(SSL_CTX* context) {
 
 namespace {
 
-struct TicketKey {
-    unsigned char name[16];
-    unsigned char hmac[32];
-    unsigned char aes[32];
-    size_t key_bytes;              // 16 or 32
+void make_key(TicketKey& key) {
+    key.key_bytes = 32;
+    key.needed_until_s = 0;
+    bool made = RAND_bytes(key.name, sizeof key.name) == 1 &&
+                RAND_bytes(key.hmac, sizeof key.hmac) == 1 &&
+                RAND_bytes(key.aes, sizeof key.aes) == 1;
+    if (!made) key.key_bytes = 0;
+}
+
+}  // namespace
+
+// The previous key goes when no ticket of its can be of use any more; the current one takes its
+// place then.
+void TlsSessionCache::ticket_keys(TicketKey (&to)[ticket_key_count], int64_t now_s,
+                                  int64_t lifetime_s) {
+    core::ShmLock lock(*zone_);
+    auto& [current, previous] = zone_->root<Root>()->tickets;
+    if (current.key_bytes == 0) {
+        make_key(previous);
+        make_key(current);
+        previous.needed_until_s = now_s + lifetime_s;
+    } else if (previous.needed_until_s < now_s) {
+        previous = current;
+        make_key(current);
+    }
+    current.needed_until_s = std::max(current.needed_until_s, now_s + lifetime_s);
+    to[0] = current;
+    to[1] = previous;
+}
+
+namespace {
+
+// The keys of one context.
+class TicketKeys {
+  public:
+    TicketKeys(std::vector<TicketKey> from_files, std::shared_ptr<TlsSessionCache> own)
+        : from_files_(std::move(from_files)), own_(std::move(own)) {}
+
+    std::span<const TicketKey> now(const SSL_CTX* context) {
+        if (!own_) return from_files_;
+        int64_t now_s = int64_t(core::Clock::seconds());
+        if (now_s != looked_s_) own_->ticket_keys(copy_, now_s, SSL_CTX_get_timeout(context));
+        looked_s_ = now_s;
+        return copy_;
+    }
+
+  private:
+    std::vector<TicketKey> from_files_;
+    std::shared_ptr<TlsSessionCache> own_;
+    int64_t looked_s_ = -1;
+    TicketKey copy_[TlsSessionCache::ticket_key_count] = {};
 };
-using TicketKeys = std::vector<TicketKey>;
 
 int keys_slot() {
     static const int slot = SSL_CTX_get_ex_new_index(
@@ -209,7 +258,9 @@ bool set_keys(const TicketKey& key, unsigned char* vector, EVP_CIPHER_CTX* ciphe
         OSSL_PARAM_construct_octet_string(OSSL_MAC_PARAM_KEY,
                                           const_cast<unsigned char*>(key.hmac), key.key_bytes),
         OSSL_PARAM_construct_utf8_string(OSSL_MAC_PARAM_DIGEST, digest, 0), OSSL_PARAM_END};
-    const EVP_CIPHER* kind = key.key_bytes == 32 ? EVP_aes_256_cbc() : EVP_aes_128_cbc();
+    static EVP_CIPHER* const long_kind = EVP_CIPHER_fetch(nullptr, "AES-256-CBC", nullptr);
+    static EVP_CIPHER* const short_kind = EVP_CIPHER_fetch(nullptr, "AES-128-CBC", nullptr);
+    const EVP_CIPHER* kind = key.key_bytes == 32 ? long_kind : short_kind;
     return EVP_MAC_CTX_set_params(mac, parameters) == 1 &&
            EVP_CipherInit_ex(cipher, kind, nullptr, key.aes, vector, encrypt) == 1;
 }
@@ -217,19 +268,21 @@ bool set_keys(const TicketKey& key, unsigned char* vector, EVP_CIPHER_CTX* ciphe
 // OpenSSL's contract: 1 goes on, 2 goes on and makes a new ticket, 0 does without, -1 fails.
 int use_ticket(SSL* ssl, unsigned char* name, unsigned char* vector, EVP_CIPHER_CTX* cipher,
                EVP_MAC_CTX* mac, int encrypt) {
-    auto* keys = static_cast<TicketKeys*>(
-        SSL_CTX_get_ex_data(SSL_get_SSL_CTX(ssl), keys_slot()));
-    if (!keys) return -1;
+    SSL_CTX* context = SSL_get_SSL_CTX(ssl);
+    auto* known = static_cast<TicketKeys*>(SSL_CTX_get_ex_data(context, keys_slot()));
+    if (!known) return encrypt ? -1 : 0;
+    std::span<const TicketKey> keys = known->now(context);
     if (encrypt) {
-        const TicketKey& key = keys->front();
-        if (RAND_bytes(vector, 16) != 1 || !set_keys(key, vector, cipher, mac, true)) return -1;
+        const TicketKey& key = keys.front();
+        if (key.key_bytes == 0 || RAND_bytes(vector, 16) != 1) return -1;
+        if (!set_keys(key, vector, cipher, mac, true)) return -1;
         std::memcpy(name, key.name, sizeof key.name);
         return 1;
     }
-    for (const TicketKey& key : *keys) {
+    for (const TicketKey& key : keys) {
         if (std::memcmp(name, key.name, sizeof key.name) != 0) continue;
         if (!set_keys(key, vector, cipher, mac, false)) return -1;
-        bool newest = &key == &keys->front() && SSL_version(ssl) != TLS1_3_VERSION;
+        bool newest = &key == &keys.front() && SSL_version(ssl) != TLS1_3_VERSION;
         return newest ? 1 : 2;
     }
     return 0;
@@ -254,14 +307,16 @@ core::Result<TicketKey> read_key(const std::string& path) {
 
 }  // namespace
 
-core::Result<void> use_ticket_keys(SSL_CTX* context, const std::vector<std::string>& paths) {
-    auto keys = std::make_unique<TicketKeys>();
+core::Result<void> use_ticket_keys(SSL_CTX* context, const std::vector<std::string>& paths,
+                                   std::shared_ptr<TlsSessionCache> own) {
+    std::vector<TicketKey> keys;
     for (const std::string& path : paths) {
         auto key = read_key(path);
         if (!key) return key.take_error();
-        keys->push_back(*key);
+        keys.push_back(*key);
     }
-    SSL_CTX_set_ex_data(context, keys_slot(), keys.release());
+    if (!keys.empty()) own.reset();
+    SSL_CTX_set_ex_data(context, keys_slot(), new TicketKeys(std::move(keys), std::move(own)));
     SSL_CTX_set_tlsext_ticket_key_evp_cb(context, use_ticket);
     return {};
 }

@@ -1,5 +1,7 @@
 // Resuming TLS sessions: a cache that all workers share (ssl_session_cache shared:…), and the keys
-// of tickets from files (ssl_session_ticket_key). Called by modules/ssl.cpp; knows no directives.
+// of tickets: from files (ssl_session_ticket_key), or made by ourselves, renewed as time goes by
+// and kept in the shared memory of a cache, where they outlive a reload. Called by modules/ssl.cpp;
+// knows no directives.
 #pragma once
 
 #include <cstdint>
@@ -16,6 +18,15 @@ class ShmZone;
 struct ssl_ctx_st;
 
 namespace server {
+
+// What a ticket is sealed with.
+struct TicketKey {
+    unsigned char name[16];
+    unsigned char hmac[32];
+    unsigned char aes[32];
+    size_t key_bytes;              // 16 or 32
+    int64_t needed_until_s;        // wall clock: when the last ticket made with it is too old
+};
 
 class TlsSessionCache {
   public:
@@ -34,6 +45,11 @@ class TlsSessionCache {
     std::string get(core::Slice id);       // empty: not known, or too old
     void remove(core::Slice id);
 
+    // The keys of tickets now: the first makes new ones, which live for `lifetime_s`, both open old
+    // ones. Makes them, and replaces them in good time.
+    static constexpr size_t ticket_key_count = 2;
+    void ticket_keys(TicketKey (&to)[ticket_key_count], int64_t now_s, int64_t lifetime_s);
+
   private:
     struct Entry;
     struct Root;
@@ -47,7 +63,9 @@ class TlsSessionCache {
 };
 
 // Files of 48 or 80 bytes: a name, a key for AES and one for HMAC. The first makes new tickets, all
-// of them open old ones.
-core::Result<void> use_ticket_keys(ssl_ctx_st* context, const std::vector<std::string>& paths);
+// of them open old ones. Without files the keys are those of the cache, which must be open() by the
+// time of the first handshake.
+core::Result<void> use_ticket_keys(ssl_ctx_st* context, const std::vector<std::string>& paths,
+                                   std::shared_ptr<TlsSessionCache> own);
 
 }  // namespace server

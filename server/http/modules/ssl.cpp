@@ -75,7 +75,7 @@ struct Conf {
     conf::Setting<Verify> verify{Verify::off};
     conf::Setting<int> verify_depth{1};
     conf::Setting<bool> prefer_server_ciphers{true}, session_tickets{true}, reject{false};
-    conf::Setting<bool> compression{false};
+    conf::Setting<bool> compression{false}, early_data{false};
     conf::Setting<conf::Bytes> buffer_size{conf::Bytes{16384}};
     conf::Setting<conf::Seconds> session_timeout{conf::Seconds{300}};
     conf::Setting<SessionCache> cache;
@@ -89,6 +89,16 @@ std::shared_ptr<TlsSessionCache> cache_named(Slice name, size_t bytes) {
         if (cache->name() == name) return cache->bytes() == bytes ? cache : nullptr;
     }
     return caches.emplace_back(std::make_shared<TlsSessionCache>(name, bytes));
+}
+
+// Keeps the ticket keys of servers whose sessions are in no shared cache.
+std::shared_ptr<TlsSessionCache> keys_without_cache() {
+    constexpr size_t bytes = 8 * 4096;
+    for (auto& cache : caches) {
+        if (cache->name() == "ssl ticket keys") return cache;
+    }
+    auto made = std::make_shared<TlsSessionCache>("ssl ticket keys", bytes);
+    return caches.emplace_back(std::move(made));
 }
 
 extern const Module module_ssl;
@@ -187,7 +197,7 @@ constexpr conf::Directive directives[] = {
     {"ssl_session_ticket_key", anywhere, conf::takes(1), conf::call<add_ticket_key>},
     {"ssl_session_timeout", anywhere, conf::takes(1), conf::field<&Conf::session_timeout>},
     {"ssl_crl", anywhere, conf::takes(1), conf::field<&Conf::crl>},
-    {"ssl_early_data", where, conf::takes_flag(), conf::call<not_yet>},
+    {"ssl_early_data", where, conf::takes_flag(), conf::field<&Conf::early_data>},
     {"ssl_conf_command", anywhere, conf::takes(2), conf::call<add_command>},
     {"ssl_reject_handshake", where, conf::takes_flag(), conf::field<&Conf::reject>},
 };
@@ -352,10 +362,11 @@ Result<void> set_commands(SSL_CTX* context, const Conf& conf) {
 Result<void> set_sessions(SSL_CTX* context, const Conf& conf, bool scripted) {
     SSL_CTX_set_timeout(context, long(conf.session_timeout->count));
     if (!conf.session_tickets) SSL_CTX_set_options(context, SSL_OP_NO_TICKET);
-    if (!conf.ticket_keys.empty()) {
-        if (auto used = use_ticket_keys(context, conf.ticket_keys); !used) return used;
-    }
     const SessionCache& cache = *conf.cache;
+    // Even without tickets: OpenSSL asks the default server's context how to find the keys.
+    auto keeper = cache.shared ? cache.shared : keys_without_cache();
+    auto used = use_ticket_keys(context, conf.ticket_keys, std::move(keeper));
+    if (!used) return used;
     if (cache.kind == SessionCache::none && scripted) {
         SSL_CTX_set_session_cache_mode(context, SSL_SESS_CACHE_SERVER | SSL_SESS_CACHE_NO_INTERNAL);
         return {};
@@ -397,6 +408,9 @@ std::string hello_name(SSL* ssl) {
     return name;
 }
 
+// As much as one record: what a request without a body may need.
+constexpr uint32_t early_data_bytes_max = SSL3_RT_MAX_PLAIN_LENGTH;
+
 void use_server(SSL* ssl, const VirtualServer& server) {
     SSL_set_ex_data(ssl, server_slot(), const_cast<VirtualServer*>(&server));
     if (!server.tls || !server.tls->context) return;
@@ -409,6 +423,7 @@ void use_server(SSL* ssl, const VirtualServer& server) {
     SSL_set_options(ssl, SSL_CTX_get_options(context));
     SSL_set_min_proto_version(ssl, int(SSL_CTX_get_min_proto_version(context)));
     SSL_set_max_proto_version(ssl, int(SSL_CTX_get_max_proto_version(context)));
+    if (!server.tls->early_data) SSL_set_max_early_data(ssl, 0);
     const std::string& scope = server.tls->session_scope;
     SSL_set_session_id_context(ssl, reinterpret_cast<const uint8_t*>(scope.data()),
                                unsigned(scope.size()));
@@ -470,6 +485,7 @@ Result<std::shared_ptr<const ServerTls>> build(const Conf& conf, Protocols proto
     tls->script_steps = steps;
     tls->rejects = conf.reject;
     tls->session_scope = scope_of(conf);
+    tls->early_data = conf.early_data;
     tls->needs_certificate = conf.verify == Verify::on;
     tls->needs_valid = conf.verify == Verify::on || conf.verify == Verify::optional;
     auto made = core::TlsContext::create(core::TlsContext::Role::server);
@@ -528,6 +544,20 @@ Result<void> check_listen(const ListenAddress& listen) {
     return {};
 }
 
+// Sessions begin with the default server's context: it takes early data when any of the servers
+// does, and each then says whether it does (use_server).
+void allow_early_data(const ListenAddress& listen) {
+    if (listen.stream || !listen.default_server->tls) return;
+    for (const VirtualServer* server : listen.servers) {
+        if (!server->tls || !server->tls->early_data) continue;
+        for (const auto& tls : {listen.default_server->tls, server->tls}) {
+            SSL_CTX_set_max_early_data(tls->context->native(), early_data_bytes_max);
+            // OpenSSL's own protection needs all sessions to be one process's.
+            SSL_CTX_set_options(tls->context->native(), SSL_OP_NO_ANTI_REPLAY);
+        }
+    }
+}
+
 Result<void> build_streams(StreamBlocks& blocks) {
     for (auto& server : blocks.servers) {
         const Conf& conf = *static_cast<const Conf*>(server->level->get(module_ssl.index));
@@ -540,9 +570,6 @@ Result<void> build_streams(StreamBlocks& blocks) {
 }
 
 Result<void> prepare(Configuration& configuration) {
-    for (auto& cache : caches) {
-        if (auto opened = cache->open(); !opened) return opened;
-    }
     for (auto& server : configuration.servers) {
         const Conf& conf = server->root.conf<Conf>(module_ssl);
         uint8_t steps = handshake_scripts() ? handshake_scripts()->steps_of(*server) : 0;
@@ -557,9 +584,13 @@ Result<void> prepare(Configuration& configuration) {
     if (configuration.stream) {
         if (auto built = build_streams(*configuration.stream); !built) return built;
     }
+    for (auto& cache : caches) {
+        if (auto opened = cache->open(); !opened) return opened;
+    }
     for (auto& listen : configuration.listens) {
         if (!listen->ssl) continue;
         if (auto checked = check_listen(*listen); !checked) return checked;
+        allow_early_data(*listen);
     }
     return {};
 }

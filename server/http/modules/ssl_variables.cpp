@@ -119,7 +119,8 @@ constexpr FromSsl of_connection[] = {
         return name ? name : "";
     },
     alpn,
-    [](SSL*) -> std::string { return {}; },      // $ssl_early_data: none is taken
+    // $ssl_early_data: nothing but early data is known of the client so far.
+    [](SSL* ssl) -> std::string { return SSL_is_init_finished(ssl) ? "" : "1"; },
     own_signature,
     client_signature,
 };
