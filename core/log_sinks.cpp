@@ -39,6 +39,17 @@ class StderrSink final : public LogSink {
     int fd() const override { return STDERR_FILENO; }
 };
 
+// Which of this process's own streams a path names; -1: none. Nobody moves these away: there is
+// nothing to open anew, and a worker might not be allowed to.
+int own_stream(const std::string& path) {
+    for (int fd : {STDOUT_FILENO, STDERR_FILENO}) {
+        std::string number = std::to_string(fd);
+        if (path == "/dev/fd/" + number || path == "/proc/self/fd/" + number) return fd;
+    }
+    if (path == "/dev/stdout") return STDOUT_FILENO;
+    return path == "/dev/stderr" ? STDERR_FILENO : -1;
+}
+
 class FileSink final : public LogSink {
   public:
     FileSink(std::string path, int fd)
@@ -59,6 +70,7 @@ class FileSink final : public LogSink {
     // The descriptor keeps its number, so that writers of other threads never see a closed one.
     void reopen() override { reopen_for(uid_t(-1)); }
     void reopen_for(uid_t owner) {
+        if (own_stream(path_) >= 0) return;
         int fresh = open_append(path_);
         if (fresh < 0) {
             LOG(process_log(), emerg, errno, "open() \"%s\" failed", path_.c_str());
@@ -249,7 +261,13 @@ void reopen_log_sinks(unsigned owner) {
 }
 
 int open_append(const std::string& path) {
-    return ::open(path.c_str(), O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC, 0644);
+    int fd = ::open(path.c_str(), O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC, 0644);
+    if (fd >= 0) return fd;
+    // A stream that is a socket (a service manager's journal) cannot be opened, but it is there.
+    int saved = errno, stream = own_stream(path);
+    if (stream >= 0) fd = ::fcntl(stream, F_DUPFD_CLOEXEC, 3);
+    if (fd < 0) errno = saved;
+    return fd;
 }
 
 }  // namespace core

@@ -56,6 +56,7 @@ int Master::run() {
         LOG(core::process_log(), emerg, 0, "%s", opened.error().what.c_str());
         return 1;
     }
+    reload_began_ms_ = core::Clock::monotonic_ms();
     start_workers();
     while (!done()) {
         wait();

@@ -26,7 +26,7 @@ namespace {
 constexpr int64_t patience_ms = 10000;
 // The longest pause after a reload. It is as long as the reload took, so that a storm of signals
 // leaves half of the machine's time to the requests.
-constexpr int64_t pause_max_ms = 1000;
+constexpr int64_t pause_max_ms = 200;
 
 void notify_reloading() {
     core::notify_service_manager(core::format("RELOADING=1\nMONOTONIC_USEC=%llu",

@@ -8,7 +8,6 @@
 #include "core/timer.h"
 #include "lua/api/ffi.h"
 #include "lua/conf.h"
-#include "lua/handshake_by_lua.h"
 #include "lua/vm.h"
 #include "server/config.h"
 #include "server/http/connection.h"
@@ -34,6 +33,7 @@ struct PendingTimer : core::ListNode {
     int ref;                   // slot of the table
     int arguments;
     int64_t every_ms;          // 0: once
+    bool holds = false;        // set while the worker leaves: it waits for this one
     std::shared_ptr<const Origin> origin;
 
     PendingTimer(LuaVm* machine, const LuaConf* settings)
@@ -65,9 +65,10 @@ void describe(const void* subject, core::LogLine& line) {
 std::shared_ptr<const Origin> origin_of(const LuaTask& task) {
     auto made = std::make_shared<Origin>();
     made->log = task.log().log;
-    if (const server::Connection* connection = client_connection(task)) {
-        made->client = connection->peer.ip_text();
-        made->server = connection->listen.address.text();
+    if (task.request) {
+        server::Connection& connection = task.request->connection;
+        made->client = connection.peer.ip_text();
+        made->server = connection.listen.address.text();
     } else if (task.phase == LuaPhase::timer) {
         return static_cast<const RunningTimer*>(task.log().subject)->origin;
     }
@@ -126,7 +127,10 @@ void forget(PendingTimer* pending) {
     luaL_unref(L, -1, pending->ref);
     lua_pop(L, 1);
     pending->vm->drop();
+    bool held = pending->holds;
     delete pending;
+    server::Worker* worker = server::Worker::current();
+    if (held && worker) worker->release();
 }
 
 // Takes it out of the lists: the function may set others, as many as before.
@@ -194,7 +198,8 @@ void PendingTimer::fire(void* self) {
         return;
     }
     leave_lists(*pending);
-    run_or_refuse(*pending, worker && worker->leaving());
+    // One that was set while the worker leaves has come in its own time.
+    run_or_refuse(*pending, worker && worker->leaving() && !pending->holds);
     forget(pending);
 }
 
@@ -245,6 +250,10 @@ int set_timer(lua_State* L, bool repeat) {
     pending->ref = keep_call(L, count - 2);
     pending->every_ms = repeat ? delay_ms : 0;
     pending->origin = origin_of(*task);
+    if (worker && worker->leaving()) {
+        pending->holds = true;
+        worker->hold();
+    }
     timers.pending.push_back(*pending);
     timers.pending_count++;
     pending->timer.set(delay_ms);

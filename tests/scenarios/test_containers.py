@@ -2,6 +2,7 @@
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import threading
 
@@ -153,3 +154,20 @@ def test_logs_on_pipes_that_nobody_reads(server):
     finally:
         server.process.stdout.close()
         server.process.stderr.close()
+
+
+def test_logs_on_sockets_and_for_another_user(server):
+    """A service manager's journal is a socket, and workers are not who opened it."""
+    here, there = socket.socketpair()
+    with here, there:
+        server.setup(log="access_log /dev/stdout;",
+                     **({"user": "user nobody nogroup;\n"} if os.geteuid() == 0 else {}))
+        server.start(stdout=there.fileno())
+        there.close()
+        assert wait_until(server.workers, 20)
+        server.signal("USR1")
+        assert wait_until(lambda: server.log().count("reopening logs") >= 2, 20)
+        assert get(server.port, "/?seen").status == 200
+        here.settimeout(30)
+        assert b"GET /?seen" in here.recv(65536)
+        assert "[emerg]" not in server.log(), server.log()

@@ -458,10 +458,9 @@ int on_hello(SSL* ssl, int* alert, void*) {
     return Handshake::begin(ssl, *accept, *server, steps).hello();
 }
 
-// Sessions are good for servers with the same certificates and the same demands on clients. Where a
-// script decides on these, its server (at `place`) keeps them to itself.
-std::string scope_of(const Conf& conf, const conf::Place* place) {
-    std::string text = place ? conf::place_suffix(*place) + '\n' : std::string();
+// Sessions are good for servers with the same certificates and the same demands on clients.
+std::string scope_of(const Conf& conf) {
+    std::string text;
     for (const std::string& certificate : conf.certificates) text += certificate + '\n';
     for (const auto* part : {&*conf.client_certificate, &*conf.trusted_certificate, &*conf.crl}) {
         text += *part + '\n';
@@ -481,12 +480,11 @@ constexpr uint8_t server_steps = handshake_bit(HandshakeStep::client_hello) |
                                  handshake_bit(HandshakeStep::certificate);
 
 Result<std::shared_ptr<const ServerTls>> build(const Conf& conf, Protocols protocols,
-                                               uint8_t steps = 0,
-                                               const conf::Place* place = nullptr) {
+                                               uint8_t steps = 0) {
     auto tls = std::make_shared<ServerTls>();
     tls->script_steps = steps;
     tls->rejects = conf.reject;
-    tls->session_scope = scope_of(conf, steps & server_steps ? place : nullptr);
+    tls->session_scope = scope_of(conf);
     tls->early_data = conf.early_data;
     tls->needs_certificate = conf.verify == Verify::on;
     tls->needs_valid = conf.verify == Verify::on || conf.verify == Verify::optional;
@@ -579,7 +577,7 @@ Result<void> prepare(Configuration& configuration) {
             if (steps & server_steps) return Error{"no ssl configured for the server"};
             continue;
         }
-        auto built = build(conf, Protocols::http, steps, &server->place);
+        auto built = build(conf, Protocols::http, steps);
         if (!built) return built.take_error();
         server->tls = std::move(*built);
     }
