@@ -236,6 +236,11 @@ Handshake* handshake_of(const LuaTask& task) {
     return &static_cast<const HandshakeRun*>(task.phase_data)->handshake;
 }
 
+server::Connection* client_connection(const LuaTask& task) {
+    if (const Handshake* handshake = handshake_of(task)) return handshake->connection();
+    return task.request ? &task.request->connection : nullptr;
+}
+
 ssl_st* client_tls(const LuaTask& task) {
     if (const Handshake* handshake = handshake_of(task)) return handshake->ssl();
     if (!task.request) return nullptr;

@@ -8,6 +8,7 @@
 struct ssl_st;
 
 namespace server {
+class Connection;
 class Handshake;
 }
 
@@ -18,6 +19,10 @@ constexpr PhaseMask in_handshake = in(LuaPhase::ssl_client_hello, LuaPhase::ssl_
 
 // Null when the task is none of a handshake.
 server::Handshake* handshake_of(const LuaTask& task);
+
+// The client's connection, of a handshake's task or of a request. Null when there is none, or the
+// handshake is over without the task.
+server::Connection* client_connection(const LuaTask& task);
 
 // The TLS session of the client's connection: of a handshake's task, or of a request; null when
 // there is none.

@@ -15,7 +15,6 @@
 #include "lua/api/tls_certificates.h"
 #include "lua/handshake_by_lua.h"
 #include "server/http/connection.h"
-#include "server/http/handshake.h"
 #include "server/http/request.h"
 #include "server/upstream/balancer.h"
 
@@ -26,12 +25,6 @@ int fail(char** error, const char* why) {
     ERR_clear_error();
     *error = const_cast<char*>(why);
     return ffi_error;
-}
-
-// The connection of the task; null when it has none, or the handshake is over without it.
-server::Connection* connection_of(const LuaTask& task) {
-    if (const server::Handshake* handshake = handshake_of(task)) return handshake->connection();
-    return task.request ? &task.request->connection : nullptr;
 }
 
 SSL* session_of(const LuaTask* task, char** error) {
@@ -197,14 +190,14 @@ LUA_FFI int ngx_http_lua_ffi_ssl_server_name(ngx_http_request_t* r, char** name,
 
 LUA_FFI int ngx_http_lua_ffi_ssl_raw_server_addr(ngx_http_request_t* r, char** addr,
                                                  size_t* addrlen, int* addrtype, char** err) {
-    server::Connection* connection = lua::connection_of(*r);
+    server::Connection* connection = lua::client_connection(*r);
     if (!connection || !lua::session_of(r, err)) return lua::fail(err, "bad request");
     return lua::give_address(connection->local(), addr, addrlen, addrtype);
 }
 
 LUA_FFI int ngx_http_lua_ffi_ssl_server_port(ngx_http_request_t* r, unsigned short* server_port,
                                              char** err) {
-    server::Connection* connection = lua::connection_of(*r);
+    server::Connection* connection = lua::client_connection(*r);
     if (!connection || !lua::session_of(r, err)) return lua::fail(err, "bad request");
     const core::Address& address = connection->local();
     if (address.family() == AF_UNIX) return lua::fail(err, "unix domain has no port");
@@ -214,7 +207,7 @@ LUA_FFI int ngx_http_lua_ffi_ssl_server_port(ngx_http_request_t* r, unsigned sho
 
 LUA_FFI int ngx_http_lua_ffi_ssl_raw_client_addr(ngx_http_request_t* r, char** addr,
                                                  size_t* addrlen, int* addrtype, char** err) {
-    server::Connection* connection = lua::connection_of(*r);
+    server::Connection* connection = lua::client_connection(*r);
     if (!connection || !lua::session_of(r, err)) return lua::fail(err, "bad request");
     return lua::give_address(connection->peer, addr, addrlen, addrtype);
 }

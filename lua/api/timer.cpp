@@ -8,6 +8,7 @@
 #include "core/timer.h"
 #include "lua/api/ffi.h"
 #include "lua/conf.h"
+#include "lua/handshake_by_lua.h"
 #include "lua/vm.h"
 #include "server/config.h"
 #include "server/http/connection.h"
@@ -65,10 +66,9 @@ void describe(const void* subject, core::LogLine& line) {
 std::shared_ptr<const Origin> origin_of(const LuaTask& task) {
     auto made = std::make_shared<Origin>();
     made->log = task.log().log;
-    if (task.request) {
-        server::Connection& connection = task.request->connection;
-        made->client = connection.peer.ip_text();
-        made->server = connection.listen.address.text();
+    if (const server::Connection* connection = client_connection(task)) {
+        made->client = connection->peer.ip_text();
+        made->server = connection->listen.address.text();
     } else if (task.phase == LuaPhase::timer) {
         return static_cast<const RunningTimer*>(task.log().subject)->origin;
     }

@@ -458,9 +458,10 @@ int on_hello(SSL* ssl, int* alert, void*) {
     return Handshake::begin(ssl, *accept, *server, steps).hello();
 }
 
-// Sessions are good for servers with the same certificates and the same demands on clients.
-std::string scope_of(const Conf& conf) {
-    std::string text;
+// Sessions are good for servers with the same certificates and the same demands on clients. Where a
+// script decides on these, its server (at `place`) keeps them to itself.
+std::string scope_of(const Conf& conf, const conf::Place* place) {
+    std::string text = place ? conf::place_suffix(*place) + '\n' : std::string();
     for (const std::string& certificate : conf.certificates) text += certificate + '\n';
     for (const auto* part : {&*conf.client_certificate, &*conf.trusted_certificate, &*conf.crl}) {
         text += *part + '\n';
@@ -480,11 +481,12 @@ constexpr uint8_t server_steps = handshake_bit(HandshakeStep::client_hello) |
                                  handshake_bit(HandshakeStep::certificate);
 
 Result<std::shared_ptr<const ServerTls>> build(const Conf& conf, Protocols protocols,
-                                               uint8_t steps = 0) {
+                                               uint8_t steps = 0,
+                                               const conf::Place* place = nullptr) {
     auto tls = std::make_shared<ServerTls>();
     tls->script_steps = steps;
     tls->rejects = conf.reject;
-    tls->session_scope = scope_of(conf);
+    tls->session_scope = scope_of(conf, steps & server_steps ? place : nullptr);
     tls->early_data = conf.early_data;
     tls->needs_certificate = conf.verify == Verify::on;
     tls->needs_valid = conf.verify == Verify::on || conf.verify == Verify::optional;
@@ -577,7 +579,7 @@ Result<void> prepare(Configuration& configuration) {
             if (steps & server_steps) return Error{"no ssl configured for the server"};
             continue;
         }
-        auto built = build(conf, Protocols::http, steps);
+        auto built = build(conf, Protocols::http, steps, &server->place);
         if (!built) return built.take_error();
         server->tls = std::move(*built);
     }
