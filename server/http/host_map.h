@@ -34,6 +34,35 @@ class HostMap {
         return insert(exact_, name, value);
     }
 
+    // Whether add() takes the name, if it is not known yet.
+    static bool is_valid(core::Slice name, bool wildcards) {
+        return HostMap().add(name, T{}, wildcards) == Added::yes;
+    }
+
+    // What was added by this very name.
+    const T* find_added(core::Slice name, bool wildcards) const {
+        Place place = place_of(name, wildcards);
+        const Map& map = this->*place.map;
+        auto at = map.find(place.key);
+        return at == map.end() ? nullptr : &at->second;
+    }
+
+    // Changes the value of a name, or adds it. Values must differ from name to name.
+    void set(core::Slice name, T value, bool wildcards) {
+        erase(name, wildcards);
+        add(name, std::move(value), wildcards);
+    }
+    void erase(core::Slice name, bool wildcards) {
+        Place place = place_of(name, wildcards);
+        Map& map = this->*place.map;
+        auto at = map.find(place.key);
+        if (at == map.end()) return;
+        // ".example.com" stands for the name itself as well, unless that was added by itself.
+        auto plain = place.dotted ? exact_.find(place.key) : exact_.end();
+        if (plain != exact_.end() && plain->second == at->second) exact_.erase(plain);
+        map.erase(at);
+    }
+
     // Null when no name matches.
     const T* find(core::Slice host) const {
         if (auto at = exact_.find(host); at != exact_.end()) return &at->second;
@@ -61,6 +90,23 @@ class HostMap {
         size_t operator()(core::Slice text) const { return std::hash<core::Slice>{}(text); }
     };
     using Map = std::unordered_map<std::string, T, Hash, std::equal_to<>>;
+
+    // Where a valid name is kept.
+    struct Place {
+        Map HostMap::*map;
+        core::Slice key;
+        bool dotted = false;
+    };
+    static Place place_of(core::Slice name, bool wildcards) {
+        if (wildcards && name.starts_with("*.")) return {&HostMap::suffix_, name.substr(2)};
+        if (wildcards && name.starts_with('.') && name.size() > 1) {
+            return {&HostMap::suffix_, name.substr(1), true};
+        }
+        if (wildcards && name.ends_with(".*")) {
+            return {&HostMap::prefix_, name.substr(0, name.size() - 2)};
+        }
+        return {&HostMap::exact_, name};
+    }
 
     Added insert(Map& map, core::Slice key, const T& value) {
         return map.emplace(std::string(key), value).second ? Added::yes : Added::known;

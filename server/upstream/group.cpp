@@ -5,7 +5,6 @@
 #include <netdb.h>
 
 #include <algorithm>
-#include <atomic>
 #include <cstring>
 
 #include "core/clock.h"
@@ -21,64 +20,10 @@
 
 namespace server {
 
-// What all workers see of a group. In the memory for updates, which every configuration has.
-struct GroupShared {
-    std::atomic<uint64_t> version{0};      // of the last replacement; 0: none yet
-    char* text = nullptr;                  // the servers it said, see encode()
-    size_t text_size = 0;
-    PeerTable* table = nullptr;            // with a zone: the table in it
-};
-
 namespace {
 
 constexpr int64_t retry_ms = 5000;         // names that did not resolve at start
 constexpr int64_t least_again_ms = 1000;   // however short a TTL is
-
-// A list of servers as bytes, between workers.
-std::string encode(const std::vector<PeerSpec>& specs) {
-    std::string text;
-    auto put = [&](const void* bytes, size_t size) {
-        text.append(static_cast<const char*>(bytes), size);
-    };
-    for (const PeerSpec& spec : specs) {
-        uint32_t size = uint32_t(spec.server.size());
-        put(&size, sizeof size);
-        put(spec.server.data(), size);
-        put(&spec.address, sizeof spec.address);
-        int64_t numbers[] = {spec.weight,         spec.max_conns,     spec.max_fails,
-                             spec.fail_timeout_s, spec.slow_start_ms, spec.backup,
-                             spec.down};
-        put(numbers, sizeof numbers);
-    }
-    return text;
-}
-
-std::vector<PeerSpec> decode(core::Slice text) {
-    std::vector<PeerSpec> specs;
-    auto get = [&](void* to, size_t size) {
-        std::memcpy(to, text.data(), size);
-        text.remove_prefix(size);
-    };
-    while (!text.empty()) {
-        PeerSpec spec;
-        uint32_t size;
-        get(&size, sizeof size);
-        spec.server = text.substr(0, size);
-        text.remove_prefix(size);
-        get(static_cast<void*>(&spec.address), sizeof spec.address);
-        int64_t numbers[7];
-        get(numbers, sizeof numbers);
-        spec.weight = int(numbers[0]);
-        spec.max_conns = int(numbers[1]);
-        spec.max_fails = int(numbers[2]);
-        spec.fail_timeout_s = numbers[3];
-        spec.slow_start_ms = numbers[4];
-        spec.backup = numbers[5];
-        spec.down = numbers[6];
-        specs.push_back(std::move(spec));
-    }
-    return specs;
-}
 
 bool same_addresses(const std::vector<core::Address>& a, const std::vector<core::Address>& b) {
     return a.size() == b.size() && std::is_permutation(a.begin(), a.end(), b.begin());
@@ -258,22 +203,8 @@ void UpstreamGroup::adopt(PeerTable* fresh) {
 void UpstreamGroup::rebuild() {
     std::vector<PeerSpec> specs = all_specs();
     PeerLock lock(store);
-    if (shared_->version.load(std::memory_order_acquire) > 0) return;   // a script has said which
+    if (shared_->replaced.load(std::memory_order_acquire)) return;      // somebody has said which
     adopt(store.make(specs, current(), current()->version + 1));
-}
-
-// A script has replaced the servers: the first request that finds out makes the table.
-void UpstreamGroup::refresh() {
-    core::ShmZone& updates = *upstream_groups().updates;
-    std::vector<PeerSpec> specs;
-    {
-        core::ShmLock lock(updates);
-        seen_ = shared_->version.load(std::memory_order_relaxed);
-        specs = decode({shared_->text, shared_->text_size});
-        identify(specs);
-    }
-    if (zone_) return;          // whoever replaced them made the table as well
-    adopt(store.make(specs, local_, local_->version + 1));
 }
 
 PeerTable* UpstreamGroup::table() {
@@ -282,31 +213,6 @@ PeerTable* UpstreamGroup::table() {
     PeerTable* now = current();
     ++now->references;
     return now;
-}
-
-core::Result<void> UpstreamGroup::replace(std::vector<PeerSpec> specs) {
-    std::string text = encode(specs);
-    identify(specs);
-    core::ShmZone& updates = *upstream_groups().updates;
-    PeerTable* fresh = nullptr;
-    PeerLock lock(store);
-    if (zone_) {
-        fresh = store.make(specs, current(), current()->version + 1);
-        if (!fresh) return core::Error{"no memory"};
-    }
-    core::ShmLock own(updates);
-    auto* room = static_cast<char*>(updates.allocate_locked(std::max<size_t>(text.size(), 1)));
-    if (!room) {
-        if (fresh) store.drop(fresh);
-        return core::Error{"no memory"};
-    }
-    std::memcpy(room, text.data(), text.size());
-    char* old = std::exchange(shared_->text, room);
-    shared_->text_size = text.size();
-    if (old) updates.free_locked(old);
-    if (fresh) adopt(fresh);
-    shared_->version.fetch_add(1, std::memory_order_release);
-    return {};
 }
 
 bool UpstreamGroup::set_down(bool backup, uint32_t index, bool down) {

@@ -5,6 +5,7 @@
 // Directives: upstream/modules/upstream.cpp. Used by upstream/session for each request.
 #pragma once
 
+#include <atomic>
 #include <cstdint>
 #include <memory>
 #include <string>
@@ -26,7 +27,6 @@ class Timer;
 
 namespace server {
 
-struct GroupShared;
 class PeerChooser;               // server/upstream/balancer.h
 class Request;
 class Worker;
@@ -52,6 +52,15 @@ class QueuedRequest : public core::ListNode {
 
   protected:
     ~QueuedRequest() = default;
+};
+
+// What all workers see of a group. In the memory for updates, which every configuration has.
+struct GroupShared {
+    std::atomic<uint64_t> version{0};      // of the last change of the servers at run time; 0: none
+    std::atomic<bool> replaced{false};     // they are those of `text`, not the configuration's
+    char* text = nullptr;
+    size_t text_size = 0;
+    PeerTable* table = nullptr;            // with a zone: the table in it
 };
 
 class UpstreamGroup {
@@ -105,6 +114,16 @@ class UpstreamGroup {
     // ---- changes at run time ----
     // Replaces the servers, in all workers: each request sees the old ones or the new ones.
     core::Result<void> replace(std::vector<PeerSpec> specs);
+    // The same in two steps: what it takes is set aside now, so that commit() cannot fail.
+    // Destroyed without that it leaves everything as it was. In one process, for all of them.
+    class Replacement;                     // group_changes.h
+    core::Result<std::unique_ptr<Replacement>> stage(std::vector<PeerSpec> specs);
+    // The servers are the configuration's again. `first`: in the process that acts for all; in the
+    // others afterwards.
+    void restore(bool first);
+    bool replaced() const { return shared_->replaced.load(std::memory_order_acquire); }
+    // Some are looked up while the server runs: not every process knows them.
+    bool looks_up() const;
     // Marks a peer of the current table (by its index within its list).
     bool set_down(bool backup, uint32_t index, bool down);
 

@@ -1,0 +1,255 @@
+"""What can be changed through the control socket: seen by each worker, undone, kept."""
+import os
+
+import pytest
+
+from runner import server as runner
+from runner.client import get
+from scenarios.control_client import Control
+
+EACH = "listen 127.0.0.1:@PORT@ reuseport;"
+MAIN = "control_socket logs/control.sock; control_state logs/state.json;"
+
+
+def wait_until(check, timeout=30):
+    return runner.wait_until(check, timeout)
+
+
+@pytest.fixture
+def control(server):
+    one = Control(server.path("logs", "control.sock"))
+    yield one
+    one.close()
+
+
+def workers_say(server, target, workers=2):
+    """What each worker answers, by its number: locations say "N answer"."""
+    seen = {}
+
+    def all_asked():
+        number, _, text = get(server.port, target).text().strip().partition(" ")
+        # Later answers count: whoever asks has been told that the change is everywhere.
+        seen[int(number)] = text
+        return len(seen) == workers
+    assert wait_until(all_asked), seen
+    return seen
+
+
+# ---- upstreams
+
+def backends(names):
+    """One listener each, in the same server; they say their names."""
+    ports = {name: runner.free_port() for name in names}
+    text = "".join("server { listen 127.0.0.1:%d; return 200 %s; }\n" % (port, name)
+                   for name, port in ports.items())
+    return text, {name: "127.0.0.1:%d" % port for name, port in ports.items()}
+
+
+ASK = """
+    location /ask/ { proxy_pass http://back/; }
+    location = /who {
+        content_by_lua_block {
+            local answers = {}
+            for i = 1, 6 do answers[ngx.location.capture("/ask/").body] = true end
+            local names = {}
+            for name in pairs(answers) do names[#names + 1] = name end
+            table.sort(names)
+            ngx.say(ngx.worker.id(), " ", table.concat(names, ","))
+        }
+    }
+"""
+
+
+@pytest.mark.parametrize("zone", ["", "zone back 64k;"])
+def test_peers_come_change_and_go_in_all_workers(server, control, zone):
+    text, at = backends("abc")
+    server.up(main=MAIN, workers=2, listen=EACH, locations=ASK,
+              http=text + "upstream back { %s server %s; }" % (zone, at["a"]))
+    assert workers_say(server, "/who") == {0: "a", 1: "a"}
+    control.change("POST", "upstreams/back/peers", {"address": at["b"], "weight": 2})
+    assert workers_say(server, "/who") == {0: "a,b", 1: "a,b"}
+    shown = control.get("upstreams/back")
+    assert shown["changed"] and [peer["weight"] for peer in shown["peers"]] == [1, 2]
+    control.change("PATCH", "upstreams/back/peers/" + at["a"], {"down": True})
+    assert workers_say(server, "/who") == {0: "b", 1: "b"}
+    control.change("PATCH", "upstreams/back/peers/" + at["a"], {"down": False, "max_conns": 5})
+    assert workers_say(server, "/who") == {0: "a,b", 1: "a,b"}
+    control.change("DELETE", "upstreams/back/peers/" + at["a"])
+    assert workers_say(server, "/who") == {0: "b", 1: "b"}
+    control.change("PUT", "upstreams/back/peers", [at["c"], {"address": at["a"], "backup": True}])
+    assert workers_say(server, "/who") == {0: "c", 1: "c"}
+    assert server.reload()
+    assert wait_until(lambda: control.get("status")["settled"])
+    assert workers_say(server, "/who") == {0: "c", 1: "c"}
+    control.change("DELETE", "upstreams/back")
+    assert workers_say(server, "/who") == {0: "a", 1: "a"}
+    assert not control.get("upstreams/back")["changed"]
+
+
+def test_what_is_wrong_with_peers(server, control):
+    text, at = backends("a")
+    server.up(main=MAIN, http=text + "upstream back { server %s; }" % at["a"])
+    peers = "upstreams/back/peers"
+    for method, path, body, status, said in (
+            ("POST", peers, {"address": at["a"]}, 409, "is there already"),
+            ("POST", peers, {"address": "nowhere:80"}, 422, "is no address"),
+            ("POST", peers, {"address": "127.0.0.1:1", "weight": 0}, 422, "between 1 and"),
+            ("POST", peers, {"address": "127.0.0.1:1", "weight": "2"}, 422, "whole number"),
+            ("POST", peers, {"address": "127.0.0.1:1", "wait": 2}, 422, "not known"),
+            ("POST", peers, {"weight": 2}, 422, "is missing"),
+            ("POST", "upstreams/no/peers", {"address": "127.0.0.1:1"}, 404, "no upstream"),
+            ("PUT", peers, [], 422, "no peer would be left"),
+            ("PUT", peers, [{"address": "127.0.0.1:1", "backup": True}], 422, "no peer would"),
+            ("PUT", peers, ["127.0.0.1:1", "127.0.0.1:1"], 422, "twice"),
+            ("PUT", peers, "x", 422, "array"),
+            ("DELETE", peers + "/" + at["a"], None, 422, "no peer would be left"),
+            ("DELETE", peers + "/127.0.0.1:1", None, 404, "no peer"),
+            ("PATCH", peers + "/" + at["a"], {"address": "127.0.0.1:1"}, 422, "cannot be changed"),
+            ("DELETE", peers, None, 404, "those of the configuration"),
+            ("PATCH", peers, {}, 405, "method")):
+        answer = control.ask(method, path, body)
+        assert answer.status == status and said in answer.error, (method, path, body, answer)
+    assert control.get("version")["version"] == 1
+
+
+def test_names_that_are_looked_up_are_replaced_only_as_a_whole(server, control):
+    server.up(main=MAIN, http="resolver 127.0.0.1:1; upstream back { zone back 64k; "
+                              "server nowhere.invalid:80 resolve; server 127.0.0.1:1; }")
+    answer = control.ask("POST", "upstreams/back/peers", {"address": "127.0.0.1:2"})
+    assert answer.status == 409 and "PUT replaces all" in answer.error
+    control.change("PUT", "upstreams/back/peers", ["127.0.0.1:2"])
+    control.change("POST", "upstreams/back/peers", "127.0.0.1:3")
+    assert [peer["address"] for peer in control.get("upstreams/back")["peers"]] == [
+        "127.0.0.1:2", "127.0.0.1:3"]
+
+
+# ---- maps
+
+MAP = """
+    map $arg_k $told {
+        hostnames; default nothing; a first; b.test of-$arg_x; *.wild.test wild;
+        ~^re(?<rest>.*) "re $rest";
+    }
+"""
+TOLD = 'location = /told { content_by_lua_block { ngx.say(ngx.worker.id(), " ", ngx.var.told) } }'
+
+
+def told(server, key):
+    answers = set(workers_say(server, "/told?x=X&k=" + key).values())
+    assert len(answers) == 1, answers
+    return answers.pop()
+
+
+def test_map_entries_are_set_and_removed_in_all_workers(server, control):
+    server.up(main=MAIN, workers=2, listen=EACH, locations=TOLD, http=MAP)
+    assert [told(server, key) for key in ("a", "b.test", "x.wild.test", "rest", "z")] == [
+        "first", "of-X", "wild", "re st", "nothing"]
+    control.change("PUT", "maps/told/A", {"value": "changed"})
+    control.change("PUT", "maps/$told/z", {"value": "added $arg_x"})
+    assert told(server, "a") == "changed" and told(server, "z") == "added X"
+    control.change("DELETE", "maps/told/b.test")
+    assert told(server, "b.test") == "nothing"
+    control.change("PATCH", "maps/told", {"default": "else", "*.wild.test": None,
+                                          ".dot.test": "dotted", "~^re(?<rest>.*)": "other $rest",
+                                          "~new$": "new pattern"})
+    assert [told(server, key) for key in ("q", "x.wild.test", "dot.test", "a.dot.test", "rest",
+                                          "brandnew")] == [
+        "else", "else", "dotted", "dotted", "other st", "new pattern"]
+    entries = {each["key"]: each for each in control.get("maps/told")["entries"]}
+    assert entries["a"] == {"key": "a", "value": "changed", "from": "run time"}
+    assert "b.test" not in entries and entries["~new$"]["value"] == "new pattern"
+    assert control.get("maps/told/a")["value"] == "changed"
+    assert control.ask("GET", "maps/told/b.test").status == 404
+    assert server.reload()
+    assert wait_until(lambda: control.get("status")["settled"])
+    assert told(server, "a") == "changed" and told(server, "b.test") == "else"
+    control.change("DELETE", "maps/told")
+    assert [told(server, key) for key in ("a", "b.test", "x.wild.test", "rest", "z")] == [
+        "first", "of-X", "wild", "re st", "nothing"]
+
+
+def test_what_is_wrong_with_map_entries(server, control):
+    server.up(main=MAIN, locations=TOLD, http=MAP)
+    for method, path, body, status, said in (
+            ("PUT", "maps/nothing/a", {"value": "x"}, 404, "no map"),
+            ("PUT", "maps/told/a", {"value": 1}, 422, "must be a text"),
+            ("PUT", "maps/told/a", {}, 422, "is missing"),
+            ("PUT", "maps/told/a", {"value": "$never_seen"}, 422, "is not used"),
+            ("PUT", "maps/told/a", {"value": "$"}, 422, "invalid variable name"),
+            ("PUT", "maps/told/~(", {"value": "x"}, 422, "pcre2_compile"),
+            ("PUT", "maps/told/~(?<fresh>x)", {"value": "x"}, 422, "is not used"),
+            ("PUT", "maps/told/x.*.y", {"value": "x"}, 422, "invalid hostname"),
+            ("DELETE", "maps/told/never", None, 404, "no entry"),
+            ("PATCH", "maps/told", [], 422, "an object"),
+            ("POST", "maps/told", {}, 405, "method")):
+        path = path.replace("(", "%28").replace("<", "%3C").replace(">", "%3E").replace("?", "%3F")
+        answer = control.ask(method, path, body)
+        assert answer.status == status and said in answer.error, (method, path, body, answer)
+    assert control.get("version")["version"] == 1
+
+
+def test_a_transaction_over_several_resources_is_all_or_nothing(server, control):
+    text, at = backends("ab")
+    server.up(main=MAIN, workers=2, listen=EACH, locations=ASK + TOLD,
+              http=MAP + text + "upstream back { server %s; }" % at["a"])
+    changes = [
+        {"method": "PUT", "path": "/v1/maps/told/a", "body": {"value": "one"}},
+        {"method": "POST", "path": "/v1/upstreams/back/peers", "body": {"address": at["b"]}},
+        {"method": "DELETE", "path": "/v1/upstreams/back/peers/" + at["a"]},
+        {"path": "/v1/log-level", "body": {"level": "nonsense"}}]
+    refused = control.ask("POST", "changes", {"changes": changes})
+    assert refused.status == 422 and refused.error.startswith("change 3: ")
+    assert workers_say(server, "/who") == {0: "a", 1: "a"} and told(server, "a") == "first"
+    changes[3]["body"]["level"] = "info"
+    assert control.change("POST", "changes", {"changes": changes})["workers"] == 2
+    assert workers_say(server, "/who") == {0: "b", 1: "b"} and told(server, "a") == "one"
+    changes[0]["if_match"] = 1
+    stale = control.ask("POST", "changes", {"changes": changes[:1]})
+    assert stale.status == 412, stale
+    changes[0]["if_match"] = control.ask("GET", "maps/told").etag
+    control.change("POST", "changes", {"changes": changes[:1]})
+
+
+# ---- memory
+
+def rss(pid):
+    with open("/proc/%d/statm" % pid) as file:
+        return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+def is_sanitized(server):
+    with open(server.binary, "rb") as file:
+        return b"__asan_init" in file.read()
+
+
+CHANGES = int(os.environ.get("RESTY_CONTROL_CHANGES", "600"))
+
+
+def test_many_changes_leave_memory_flat(server, control):
+    text, at = backends("ab")
+    server.up(main="control_socket logs/control.sock;", workers=2, listen=EACH,
+              locations=ASK + TOLD,
+              http=MAP + text + "upstream back { zone back 64k; server %s; }" % at["a"])
+
+    def change(number):
+        control.change("PUT", "maps/told/key%d" % (number % 7), {"value": "v%d" % number * 50})
+        control.change("PUT", "upstreams/back/peers", [at["ab"[number % 2]], "127.0.0.1:1"])
+        control.change("PUT", "log-level", {"level": ("info", "notice")[number % 2]})
+        if number % 7 == 6:
+            control.change("DELETE", "maps/told")
+
+    def size():
+        return [rss(pid) for pid in (server.process.pid, *sorted(server.workers()))]
+
+    for number in range(100):
+        change(number)
+    told(server, "key1")
+    before = size()
+    for number in range(100, 100 + CHANGES):
+        change(number)
+    told(server, "key1")
+    after = size()
+    # Half a kilobyte lost with each change would be more. Sanitizers keep freed memory for a while.
+    limit = CHANGES * 3 * 512
+    assert is_sanitized(server) or all(b - a < limit for a, b in zip(before, after)), (before,
+                                                                                       after)
