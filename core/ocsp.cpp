@@ -54,7 +54,9 @@ Result<OcspVerdict> read_answer(OCSP_BASICRESP* answer, X509* certificate, X509*
         ERR_clear_error();
         return Error{"certificate status not found in the OCSP response"};
     }
-    if (OCSP_check_validity(this_update, next_update, clock_skew_s, -1) != 1) {
+    // Bad news do not age.
+    if (status == V_OCSP_CERTSTATUS_GOOD &&
+        OCSP_check_validity(this_update, next_update, clock_skew_s, -1) != 1) {
         return failed("OCSP_check_validity()");
     }
     return OcspVerdict{status_of(status), seconds_of(next_update)};

@@ -117,6 +117,7 @@ IoResult TlsSession::outcome(int result, int saved_errno) {
     case SSL_ERROR_ZERO_RETURN: return {Io::closed};
     // A callback (a certificate being fetched) will say when to go on.
     case SSL_ERROR_WANT_X509_LOOKUP:
+    case SSL_ERROR_WANT_RETRY_VERIFY:
     case SSL_ERROR_WANT_CLIENT_HELLO_CB: wants_ = Wants::read; return {Io::again};
     case SSL_ERROR_SYSCALL:
         failed_ = true;

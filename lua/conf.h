@@ -28,6 +28,7 @@ struct TlsSettings;    // lua/tls_settings.h
 enum class HandlerSlot : uint8_t {
     server_rewrite, rewrite, access, precontent, content, header_filter, body_filter, log,
     ssl_client_hello, ssl_session_fetch, ssl_certificate, ssl_session_store,
+    proxy_ssl_certificate, proxy_ssl_verify,
     count,
 };
 

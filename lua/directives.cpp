@@ -57,7 +57,7 @@ constexpr core::Slice slot_names[] = {
     "server_rewrite_by_lua", "rewrite_by_lua", "access_by_lua", "precontent_by_lua",
     "content_by_lua", "header_filter_by_lua", "body_filter_by_lua", "log_by_lua",
     "ssl_client_hello_by_lua", "ssl_session_fetch_by_lua", "ssl_certificate_by_lua",
-    "ssl_session_store_by_lua",
+    "ssl_session_store_by_lua", "proxy_ssl_certificate_by_lua", "proxy_ssl_verify_by_lua",
 };
 
 template <HandlerSlot slot, Form form>
@@ -285,6 +285,13 @@ constexpr conf::Directive directives[] = {
      text_handler<Slot::ssl_session_store>},
     {"ssl_session_store_by_lua_file", conf::in_http, takes(1),
      file_handler<Slot::ssl_session_store>},
+    {"proxy_ssl_certificate_by_lua_block", in_locations, takes_block(),
+     text_handler<Slot::proxy_ssl_certificate>},
+    {"proxy_ssl_certificate_by_lua_file", in_locations, takes(1),
+     file_handler<Slot::proxy_ssl_certificate>},
+    {"proxy_ssl_verify_by_lua_block", in_locations, takes_block(),
+     text_handler<Slot::proxy_ssl_verify>},
+    {"proxy_ssl_verify_by_lua_file", in_locations, takes(1), file_handler<Slot::proxy_ssl_verify>},
     {"balancer_by_lua_block", conf::in_upstream, takes_block(), call<balancer_by_lua<Form::text>>},
     {"balancer_by_lua_file", conf::in_upstream, takes(1), call<balancer_by_lua<Form::file>>},
     {"balancer_keepalive", conf::in_upstream, takes(1), call<balancer_keepalive>},

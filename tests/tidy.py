@@ -28,7 +28,7 @@ SERVER_FOR_LUA = {
     "server/http/subrequest.h",
     "server/http/filters.h", "server/http/phases.h", "server/http/connection.h",
     "server/http/text_functions.h", "server/http/handshake.h", "server/features.h",
-    "server/upstream/balancer.h", "server/stream/session.h",
+    "server/upstream/balancer.h", "server/upstream/tls_scripts.h", "server/stream/session.h",
 }
 MODULES = re.compile(r"server/(?:http|stream|upstream)/modules/([^/]+?)\.(?:h|cpp)$")
 GENERATED = re.compile(r"\bgenerated\b", re.I)

@@ -8,6 +8,7 @@
 #include "server/http/connection.h"
 #include "server/http/exchange.h"
 #include "server/upstream/socket_setup.h"
+#include "server/upstream/tls_scripts.h"
 #include "server/upstream/tunnel.h"
 #include "server/worker.h"
 
@@ -286,6 +287,7 @@ void UpstreamSession::finish_try() {
 
 void UpstreamSession::release_connection(bool keep) {
     timer_.cancel();
+    handshake_.reset();
     out_.clear();
     if (!connection_) return;
     bool may_keep = keep && group_ && !group_->implicit && body_sent_ && !protocol_gave_up_ &&
@@ -336,6 +338,7 @@ void UpstreamSession::stop() {
     query_.reset();
     if (linked()) leave_queue();
     if (tunnel_) tunnel_->stop();
+    handshake_.reset();
     connection_.reset();
     leave_peer(TryEnd::passed);
     drop_table();

@@ -29,9 +29,12 @@
 namespace core {
 class ResolveQuery;
 class Resolver;
+class TlsSession;
 }
 
 namespace server {
+
+class UpstreamHandshake;
 
 class UpstreamProtocol {
   public:
@@ -112,6 +115,10 @@ class UpstreamSession final : public UpstreamConnection::User,
     // Null while there is no connection.
     const core::Stream* stream() const { return connection_ ? &connection_->stream : nullptr; }
 
+    // ---- for scripts of the TLS handshake ----
+    UpstreamHandshake* handshake() const { return handshake_.get(); }
+    void handshake_answered();
+
     // Ends it without a word to the request.
     void stop();
 
@@ -151,6 +158,7 @@ class UpstreamSession final : public UpstreamConnection::User,
     void begin_tls();
     void go_on_tls();
     core::Slice tls_host();
+    bool certificate_passes(core::TlsSession& session);
     void begin_request();
     void send();
     void sent();
@@ -217,6 +225,7 @@ class UpstreamSession final : public UpstreamConnection::User,
     LastFailure last_failure_ = LastFailure::none;
     int last_status_ = 0;
     UpstreamConnection::Ptr connection_;
+    std::unique_ptr<UpstreamHandshake> handshake_;   // while scripts take part in one
     core::Chain out_;
     core::Slice head_;               // what has arrived of a head that is not whole yet
     core::Slice tls_name_;

@@ -6,6 +6,7 @@
 #include "server/http/connection.h"
 #include "server/upstream/session.h"
 #include "server/upstream/sticky.h"
+#include "server/upstream/tls_scripts.h"
 #include "server/worker.h"
 
 namespace server {
@@ -192,6 +193,9 @@ uint64_t UpstreamSession::identity() {
     uint64_t identity = tls_ ? uint64_t(reinterpret_cast<uintptr_t>(settings_.tls.get())) : 0;
     if (tls_) {
         for (char c : tls_host()) identity = identity * 1099511628211ull + uint8_t(c) + 1;
+        if (has_upstream_tls_scripts(*request_.location)) {
+            identity ^= uint64_t(reinterpret_cast<uintptr_t>(request_.location));
+        }
     }
     for (char c : decision_.host) identity = identity * 1099511628211ull + uint8_t(c) + 1;
     return identity;

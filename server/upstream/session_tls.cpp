@@ -2,9 +2,11 @@
 #include <cerrno>
 
 #include "core/clock.h"
+#include "core/text.h"
 #include "core/tls.h"
 #include "server/upstream/session.h"
 #include "server/upstream/tls.h"
+#include "server/upstream/tls_scripts.h"
 
 namespace server {
 
@@ -24,6 +26,10 @@ void UpstreamSession::begin_tls() {
     std::string key = peer_address().text();
     key.push_back(' ');
     key.append(tls_name_);
+    // What a script said of a server, and to it, holds for its location alone.
+    if (has_upstream_tls_scripts(*request_.location)) {
+        key += core::format(" %p", static_cast<const void*>(request_.location));
+    }
     auto session = settings_.tls->open(request_, settings_, connection_->stream.fd(), tls_name_,
                                        key);
     if (!session) {
@@ -33,6 +39,7 @@ void UpstreamSession::begin_tls() {
         return conclude(Verdict::reject(500));
     }
     connection_->stream.set_tls(std::move(session));
+    handshake_ = UpstreamHandshake::begin(*this, request_, connection_->stream.tls()->native());
     timer_.set(timeout(settings_.connect_timeout->count, decision_.connect_ms));
     go_on_tls();
 }
@@ -52,14 +59,27 @@ void UpstreamSession::go_on_tls() {
         }
         return fail(NextUpstream::error);
     }
-    if (settings_.tls_verify) {
-        std::string wrong = UpstreamTls::check(session, tls_name_);
-        if (!wrong.empty()) {
-            LOG(log_, error, 0, "%s", wrong.c_str());
-            return fail(NextUpstream::error);
-        }
-    }
+    bool passes = certificate_passes(session);
+    handshake_.reset();
+    if (!passes) return fail(NextUpstream::error);
     begin_request();
+}
+
+bool UpstreamSession::certificate_passes(core::TlsSession& session) {
+    std::string wrong;
+    if (handshake_ && handshake_->refused()) {
+        wrong = "upstream SSL certificate was refused by proxy_ssl_verify_by_lua*";
+    } else if (settings_.tls_verify) {
+        wrong = UpstreamTls::check(session, tls_name_);
+    }
+    if (!wrong.empty()) LOG(log_, error, 0, "%s", wrong.c_str());
+    return wrong.empty();
+}
+
+// A script has said what it had to say.
+void UpstreamSession::handshake_answered() {
+    log_.action = "SSL handshaking to upstream";
+    go_on_tls();
 }
 
 }  // namespace server

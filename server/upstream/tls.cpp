@@ -15,6 +15,7 @@
 #include "core/text.h"
 #include "core/tls.h"
 #include "server/http/request.h"
+#include "server/upstream/tls_scripts.h"
 
 namespace server {
 
@@ -256,6 +257,7 @@ Result<void> UpstreamTls::configure(const UpstreamTlsSettings& settings, const c
             if (!done) return done;
         }
     }
+    UpstreamHandshake::serve(context_->native());
     // Checked when the handshake is over, so that the log says what is wrong.
     SSL_CTX_set_verify(context_->native(), SSL_VERIFY_NONE, nullptr);
     if (settings.tls_session_reuse) {

@@ -11,6 +11,7 @@
 #include "server/http/modules/proxy.h"
 #include "server/http/uri.h"
 #include "server/upstream/response_parser.h"
+#include "server/upstream/tls_scripts.h"
 
 namespace server {
 
@@ -417,6 +418,12 @@ conf::Result<void> prepare(Configuration& configuration) {
     for (Location* location : configuration.locations) {
         auto& conf = const_cast<ProxyConf&>(location->conf<ProxyConf>(proxy));
         ProxyTarget& target = conf.target;
+        if (!conf.tls) {
+            auto checked = check_upstream_tls_scripts(*location);
+            if (!checked) {
+                return configuration.binder().error_at(location->place, checked.error().what);
+            }
+        }
         if (!target.is_fixed || target.group) continue;
         // Copies of a target show their own text.
         auto url = parse_proxy_url(target.fixed_text);
