@@ -83,7 +83,8 @@ server {
     ssl_client_hello_by_lua_block {
         local hello = require "ngx.ssl.clienthello"
         ngx.sleep(0.001)
-        local name = hello.get_client_hello_server_name()
+        local name, why = hello.get_client_hello_server_name()
+        if why then ngx.log(ngx.NOTICE, "no name: ", why) end
         if name == "old.test" then hello.set_protocols({"TLSv1.2"}) end
         if name == "denied.test" then return ngx.exit(ngx.ERROR) end
         ngx.ctx.versions = table.concat(hello.get_supported_versions() or {}, ",")
@@ -254,6 +255,22 @@ def test_the_hello_is_seen_and_can_be_refused(scripted):
         connect(scripted, "hello", "denied.test")
 
 
+def test_a_malformed_name_is_an_error(scripted):
+    """RFC 6066 3: the list's length is two bytes, and so is the name's."""
+    name = b"\x00\x00\x01a"
+    good = b"\x00\x00\x00\x06\x00\x04" + name
+    assert hello_bytes().count(good) == 1
+    for count, bad in enumerate((b"\x00\x00\x00\x06\x00\x05" + name,
+                                 b"\x00\x00\x00\x06\x00\x04\x00\x00\x09a",
+                                 b"\x00\x00\x00\x06\x00\x04\x01\x00\x01a",
+                                 b"\x00\x00\x00\x06\x00\x00" + name), 1):
+        with socket.create_connection(("127.0.0.1", scripted.ports["hello"]), 60) as stream:
+            stream.sendall(hello_bytes().replace(good, bad))
+            stream.recv(100)
+            said = scripted.log().count("no name: Bad SSL Client Hello Extension")
+            assert said == count, scripted.log()
+
+
 def stored_session(server, context):
     """One of TLS 1.2 whose storing, which is not waited for, is over."""
     stream = connect(server, "names", "good.test", context)
@@ -276,6 +293,16 @@ def test_sessions_are_stored_and_fetched(scripted):
     unknown.close()
     back = connect(scripted, "names", "good.test", other, session)
     assert not back.session_reused and ask(back) == "good.test|.|TLSv1.2"
+
+
+def test_openresty_does_not_wait_while_it_stores(server, certs):
+    up(server, certs, main="lua_compat openresty;")
+    stream = connect(server, "names", "good.test", context_of(ssl.TLSVersion.TLSv1_2))
+    assert ask(stream) == "good.test|.|TLSv1.2"
+    refusal = (r"failed to run session_store_by_lua\*: ssl_session_store_by_lua"
+               r"\(server\.conf:\d+\):\d+: API disabled in the context of "
+               r"ssl_session_store_by_lua\*")
+    assert re.search(refusal, server.log()), server.log()
 
 
 def test_a_session_stays_with_its_server(scripted, certs):
