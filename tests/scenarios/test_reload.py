@@ -255,3 +255,57 @@ def test_winch_leaves_the_master(server):
         assert get(server.port).status == 200
     finally:
         end_process(master)
+
+
+HANDLERS = """
+%s
+worker_processes 2;
+pid logs/server.pid;
+error_log logs/error.log notice;
+daemon off;
+events { }
+http {
+    access_log logs/access.log;
+    server {
+        listen 127.0.0.1:@PORT@;
+        location /private { auth_basic x; auth_basic_user_file passwords; }
+        lua_handlers /api/ handlers;
+    }
+}
+"""
+
+
+def test_nothing_but_lua_files_changed(server):
+    user = "user root;" if os.geteuid() == 0 else ""
+    server.write("passwords", "a:b\n")
+    handler = "return function() ngx.say(%r) end\n"
+    server.write("handlers/now.lua", handler % "one")
+    server.configure(HANDLERS % user)
+    server.start()
+    assert wait_until(lambda: len(server.workers()) == 2, 20)
+    assert wait_until(lambda: get(server.port, "/api/now").text() == "one\n", 20)
+    before = server.workers()
+
+    def reload():
+        offset = server.size("logs/error.log")
+        server.signal("HUP")
+        assert wait_until(lambda: "workers stay" in server.log(offset) or
+                          "start worker process" in server.log(offset), 30)
+        return "workers stay" in server.log(offset)
+    os.rename(server.path("logs/access.log"), server.path("logs/access.old"))
+    server.write("handlers/now.lua", handler % "two")
+    assert reload()
+    assert wait_until(lambda: get(server.port, "/api/now").text() == "two\n", 20)
+    assert wait_until(lambda: "/api/now" in server.read("logs/access.log"), 20)
+    assert server.workers() == before
+    # A file that the configuration names, the configuration itself, and what is asked for.
+    server.write("passwords", "a:c\n")
+    assert not reload()
+    assert wait_until(lambda: not set(server.workers()) & set(before), 60)
+    server.configure(HANDLERS % (user + " # changed"))
+    assert not reload()
+    server.configure(HANDLERS % (user + " reload_workers always;"))
+    assert not reload()
+    assert not reload()
+    assert wait_until(lambda: len(server.workers()) == 2, 60)
+    assert get(server.port, "/api/now").text() == "two\n"

@@ -119,7 +119,8 @@ def test_an_idle_connection_may_ask_once_more(server):
     with Connection(server.port) as connection:
         connection.send(request_bytes(close=False))
         assert connection.read_response().status == 200
-        assert server.reload(30)
+        server.signal("HUP")
+        assert wait_until(lambda: "gracefully shutting down" in server.log(), 30, 0.001)
         connection.send(request_bytes(close=False))
         last = connection.read_response()
         # On a machine that stalls for the whole grace the connection may be gone.
