@@ -13,8 +13,12 @@ namespace server {
 
 namespace {
 
-// File systems take their times from a clock that advances in steps.
-constexpr int64_t clock_step_ns = 20'000'000;
+// The clock that file systems take their times from: it advances in steps.
+#ifdef CLOCK_REALTIME_COARSE
+constexpr clockid_t file_clock = CLOCK_REALTIME_COARSE;
+#else
+constexpr clockid_t file_clock = CLOCK_REALTIME;
+#endif
 
 std::vector<std::string> looked_up;
 
@@ -79,7 +83,7 @@ void ConfigStamp::add_file(const std::string& path) {
     files_.push_back({path, uint64_t(is.st_dev), uint64_t(is.st_ino), int64_t(is.st_size),
                       nanoseconds(modified), nanoseconds(changed)});
     // Too new to tell whether it was read before or after.
-    if (nanoseconds(changed) >= began_ns_ - clock_step_ns) refreshable_ = false;
+    if (nanoseconds(changed) >= began_ns_) refreshable_ = false;
 }
 
 // Any word may name a file that was read: certificates, keys, passwords. Trying them all forgets
@@ -104,7 +108,7 @@ void ConfigStamp::add_files_of(const Nodes& nodes, const Configuration& configur
 
 int64_t ConfigStamp::now_ns() {
     timespec now;
-    ::clock_gettime(CLOCK_REALTIME, &now);
+    ::clock_gettime(file_clock, &now);
     return nanoseconds(now);
 }
 
