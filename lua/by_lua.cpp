@@ -450,7 +450,7 @@ constinit const std::span<const server::Filter> lua_filters{filters};
 Verdict run_content(Request& request) { return run_slot<HandlerSlot::content>(request); }
 
 LuaVm* vm_for(Request& request, const LuaConf& conf) {
-    if (conf.code_cache) [[likely]] return LuaVm::current();
+    if (conf.code_cache.value != CodeCache::off) [[likely]] return LuaVm::current();
     LuaRequest& state = LuaRequest::of(request);
     if (state.vm) return state.vm;
     state.vm = make_vm(request.log).release();

@@ -4,10 +4,18 @@
 #include <cerrno>
 #include <unistd.h>
 
+#include <unordered_map>
+#include <utility>
+#include <vector>
+
 #include "core/text.h"
 #include "lua/api.h"
+#include "lua/conf.h"
 #include "lua/fixed_arguments.h"
+#include "lua/source_file.h"
+#include "lua/sources.h"
 #include "lua/vm.h"
+#include "server/http/request.h"
 
 namespace lua {
 namespace {
@@ -51,6 +59,19 @@ void push_cache(lua_State* L) {
     lua_rawset(L, LUA_REGISTRYINDEX);
 }
 
+// A file that is followed (lua_code_cache auto). Its function is the last good one.
+struct FollowedCode {
+    enum State : uint8_t { changed, ready, failed } state = changed;
+    int function = LUA_NOREF;
+    bool was_bad = false;
+    std::vector<LuaChunk*> chunks;         // that keep the function themselves
+};
+
+std::unordered_map<std::string, FollowedCode>& followed_code() {
+    static auto* const instance = new std::unordered_map<std::string, FollowedCode>;
+    return *instance;
+}
+
 }  // namespace
 
 conf::Result<std::shared_ptr<LuaChunk>> LuaChunk::from(const conf::Line& line, size_t argument,
@@ -85,8 +106,10 @@ int LuaChunk::push_uncached(LuaVm& vm, lua_State* to, server::Request* request,
                             const core::LogContext& log) {
     if (!path_.empty()) {
         std::string path = absolute(request ? path_.evaluate(*request) : core::Slice{}, prefix_);
+        if (follows(vm, request)) return push_followed(vm, to, path, log);
         return push_keyed(to, "file\n" + path, path, log);
     }
+    if (follows(vm, request)) return push_followed(vm, to, source_, log);
     int status = push_keyed(to, key_, source_, log);
     if (status == 0 && &vm == LuaVm::current()) {
         lua_pushvalue(to, -1);
@@ -124,6 +147,82 @@ int LuaChunk::push_keyed(lua_State* to, const std::string& key, const std::strin
     core::log_text(log, core::Level::error, 0, text + (why ? why : "unknown error"));
     lua_pop(to, 2);
     return answer;
+}
+
+// ---- lua_code_cache auto ----
+
+LuaChunk::~LuaChunk() {
+    if (!is_listed_) return;
+    auto known = followed_code().find(source_);
+    if (known != followed_code().end()) std::erase(known->second.chunks, this);
+}
+
+void LuaChunk::forget_followed() { followed_code().clear(); }
+
+bool LuaChunk::follows(const LuaVm& vm, server::Request* request) const {
+    if (form_ != Form::file || !follows_modules(vm)) return false;
+    return follows_ ||
+           (request && request->conf<LuaConf>(lua_module).code_cache.value == CodeCache::automatic);
+}
+
+void LuaChunk::file_changed(const std::string& path, bool by_module) {
+    auto known = followed_code().find(path);
+    if (by_module || known == followed_code().end()) return;
+    known->second.state = FollowedCode::changed;
+    for (LuaChunk* chunk : known->second.chunks) {
+        chunk->cached_in_ = nullptr;
+        chunk->is_listed_ = false;
+    }
+    known->second.chunks.clear();
+}
+
+namespace {
+
+// Reads and compiles the newest version. 0, or what the client gets when nothing good was there.
+int take_version(FollowedCode& code, lua_State* L, const std::string& path,
+                 const core::LogContext& log) {
+    follow_file(path);
+    SourceText source = read_settled(path);
+    if (!source) {
+        luaL_unref(L, LUA_REGISTRYINDEX, std::exchange(code.function, LUA_NOREF));
+        core::log_text(log, core::Level::error, 0,
+                       "failed to load external Lua file \"" + path + "\": " + source.error);
+        return source.missing ? 404 : 503;
+    }
+    if (luaL_loadbuffer(L, source.text.data(), source.text.size(), ("@" + path).c_str()) != 0) {
+        const char* why = lua_tostring(L, -1);
+        report_failure(path, why ? why : "unknown error", code.function != LUA_NOREF);
+        lua_pop(L, 1);
+        code.state = FollowedCode::failed;
+        code.was_bad = true;
+        return code.function == LUA_NOREF ? 500 : 0;
+    }
+    fix_arguments(L);
+    luaL_unref(L, LUA_REGISTRYINDEX, code.function);
+    code.function = luaL_ref(L, LUA_REGISTRYINDEX);
+    code.state = FollowedCode::ready;
+    if (std::exchange(code.was_bad, false)) report_healed(path);
+    return 0;
+}
+
+}  // namespace
+
+int LuaChunk::push_followed(LuaVm& vm, lua_State* to, const std::string& path,
+                            const core::LogContext& log) {
+    add_file_listener(file_changed);
+    FollowedCode& code = followed_code()[path];
+    if (code.state == FollowedCode::changed) {
+        int status = take_version(code, to, path, log);
+        if (status) return status;
+    }
+    if (code.function == LUA_NOREF) return 500;
+    lua_rawgeti(to, LUA_REGISTRYINDEX, code.function);
+    if (!path_.empty() || is_listed_ || code.state == FollowedCode::changed) return 0;
+    code.chunks.push_back(this);
+    is_listed_ = true;
+    cached_ = code.function;
+    cached_in_ = &vm;
+    return 0;
 }
 
 core::Result<void> LuaChunk::check(LuaVm& vm) const {

@@ -48,10 +48,19 @@ class LuaChunk {
     bool call_main(LuaVm& vm, const core::LogContext& log, const char* what);
 
     bool is_file() const { return form_ == Form::file; }
+    // lua_code_cache auto: a change of the file is taken up by the next push().
+    void follow() { follows_ = true; }
+    // The machine goes away, and with it the functions of such files.
+    static void forget_followed();
+    ~LuaChunk();
     const std::string& chunkname() const { return chunkname_; }
 
   private:
     LuaChunk() = default;
+    bool follows(const LuaVm& vm, server::Request* request) const;
+    int push_followed(LuaVm& vm, lua_State* to, const std::string& path,
+                      const core::LogContext& log);
+    static void file_changed(const std::string& path, bool by_module);
     int push_uncached(LuaVm& vm, lua_State* to, server::Request* request,
                       const core::LogContext& log);
     int push_keyed(lua_State* to, const std::string& key, const std::string& source,
@@ -66,6 +75,8 @@ class LuaChunk {
     std::string chunkname_;            // "=content_by_lua(nginx.conf:12)"
     LuaVm* cached_in_ = nullptr;
     int cached_ = LUA_NOREF;           // registry reference of the function in that machine
+    bool follows_ = false;
+    bool is_listed_ = false;           // among those of its file
 };
 
 }  // namespace lua

@@ -58,11 +58,14 @@ struct LuaMainConf {
     std::unique_ptr<LuaVm> vm;                   // made in the master; null when nothing needs it
 };
 
+// lua_code_cache: off compiles for each request, automatic follows changes of files.
+enum class CodeCache : uint8_t { off, on, automatic };
+
 struct LuaConf {
     template <class T> using Setting = conf::Setting<T>;
     using Ms = conf::Milliseconds;
     std::shared_ptr<LuaChunk> chunks[size_t(HandlerSlot::count)];
-    Setting<bool> code_cache{true};
+    Setting<CodeCache> code_cache{CodeCache::on};
     Setting<bool> need_request_body{false};
     Setting<bool> use_default_type{true};
     Setting<bool> transform_underscores{true};   // …_in_response_headers

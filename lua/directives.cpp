@@ -96,12 +96,20 @@ Result<void> set_by_lua(Loc&, const Line& line) {
     return add_set_by_lua(line, handlers(line), form);
 }
 
+// on, off, or auto.
 Result<void> code_cache(Loc& conf, const Line& line) {
     if (conf.code_cache.is_set) return conf::detail::duplicate();
-    auto parsed = conf::parse_setting(conf.code_cache.value, line);
+    if (conf::is_word(line.arg(0), "auto")) {
+        conf::Level& level = *configuration(line).http_level();
+        static_cast<Main*>(line.binder.own(level, lua_main_module.index))->follows_files = true;
+        conf.code_cache.set(CodeCache::automatic);
+        return {};
+    }
+    bool on = true;
+    auto parsed = conf::parse_setting(on, line);
     if (!parsed) return parsed;
-    conf.code_cache.is_set = true;
-    if (!conf.code_cache) {
+    conf.code_cache.set(on ? CodeCache::on : CodeCache::off);
+    if (!on) {
         LOG(core::process_log(), alert, 0,
             "lua_code_cache is off; this will hurt performance in %s:%d",
             line.node.place.file ? line.node.place.file->c_str() : "", line.node.place.line);
@@ -147,6 +155,10 @@ Result<void> merge(Loc& conf, const Loc* outer, conf::Binder& binder) {
         if (!conf.chunks[i]) conf.chunks[i] = outer->chunks[i];
     conf.code_cache.inherit(outer->code_cache);
     conf.max_cpu_time.inherit(outer->max_cpu_time);
+    if (conf.code_cache.value == CodeCache::automatic) {
+        for (const auto& chunk : conf.chunks)
+            if (chunk) chunk->follow();
+    }
     return inherit_tls_settings(conf, outer, binder);
 }
 
@@ -215,7 +227,7 @@ constexpr conf::Directive main_directives[] = {
 
 using Slot = HandlerSlot;
 constexpr conf::Directive directives[] = {
-    {"lua_code_cache", everywhere, takes_flag(), call<code_cache>},
+    {"lua_code_cache", everywhere, takes(1), call<code_cache>},
     {"lua_max_cpu_time", in_levels, takes(1), call<max_cpu_time>},
     {"lua_need_request_body", everywhere, takes_flag(), field<&Loc::need_request_body>},
     {"lua_use_default_type", everywhere, takes_flag(), field<&Loc::use_default_type>},
@@ -304,8 +316,19 @@ void use_compat(server::Configuration& configuration) {
         configuration.main<server::MainConf>(server::main_module).lua_compat_openresty);
 }
 
+// With lua_code_cache auto on the http level every file is followed, also those of handlers that no
+// location has (balancer_by_lua_file, set_by_lua_file).
+void follow_files(server::Configuration& configuration) {
+    const LuaConf& conf = *static_cast<const LuaConf*>(
+        configuration.http_level()->get(lua_module.index));
+    if (conf.code_cache.value != CodeCache::automatic) return;
+    for (const auto& chunk : configuration.http<LuaMainConf>(lua_main_module).handlers.chunks)
+        chunk->follow();
+}
+
 conf::Result<void> prepare(server::Configuration& configuration) {
     use_compat(configuration);
+    if (configuration.http_level()) follow_files(configuration);
     if (!errors_unwind()) return conf::Error{"this build's Lua errors do not unwind C++ frames"};
     if (!configuration.options().test_only || !configuration.http_level()) return {};
     LuaMainConf& conf = configuration.http<LuaMainConf>(lua_main_module);
@@ -393,6 +416,7 @@ void exit_worker(server::Worker& worker) {
     LuaMainConf& conf = configuration.http<LuaMainConf>(lua_main_module);
     if (conf.vm && conf.exit_worker)
         run_worker_handler(*conf.vm, *conf.exit_worker, LuaPhase::exit_worker, configuration);
+    LuaChunk::forget_followed();
     stop_watching();
 }
 

@@ -3,12 +3,10 @@
 // last good one.
 #include "lua/handler_run.h"
 
-#include "core/clock.h"
 #include "lua/api.h"
 #include "lua/by_lua.h"
+#include "lua/handler_load.h"
 #include "lua/memory_limit.h"
-#include "lua/output.h"
-#include "lua/sources.h"
 #include "lua/vm.h"
 
 namespace lua {
@@ -18,10 +16,6 @@ namespace {
 using server::Method;
 using server::Request;
 using server::Verdict;
-
-// A file that failed while it ran may have failed for reasons outside of it: it gets another chance
-// so long after the last one.
-constexpr int64_t retry_ms = 1000;
 
 int function_of(const HandlerFunctions& functions, const Request& request) {
     if (functions.any != LUA_NOREF) return functions.any;
@@ -113,120 +107,10 @@ Verdict run_guard(HandlerRun& run, int function) {
 
 // ---- loading ----
 
-std::string full_path(const HandlerFile& file) {
-    return file.tree ? file.tree->real_folder() + file.path : file.path;
-}
-
-void note_failure(HandlerFile& file, core::Slice why, core::Slice stack, bool for_good) {
-    file.state = HandlerFile::failed;
-    file.error = why;
-    file.error_ms = core::Clock::wall_ms();
-    file.tried_ms = for_good ? INT64_MAX - retry_ms : core::Clock::monotonic_ms();
-    report_failure(full_path(file), std::string(why) + std::string(stack),
-                   file.functions != nullptr);
-}
-
-int take_function(lua_State* L) { return luaL_ref(L, LUA_REGISTRYINDEX); }
-
-bool take_filter(lua_State* L, HandlerFunctions& functions) {
-    if (lua_isfunction(L, -1)) {
-        lua_pushvalue(L, -1);
-        functions.header = take_function(L);
-        return true;
-    }
-    if (!lua_istable(L, -1)) return false;
-    for (auto [name, place] : {std::pair{"header", &functions.header},
-                               std::pair{"body", &functions.body}}) {
-        lua_getfield(L, -1, name);
-        if (lua_isfunction(L, -1)) *place = take_function(L);
-        else lua_pop(L, 1);
-    }
-    return functions.header != LUA_NOREF || functions.body != LUA_NOREF;
-}
-
-bool is_method_name(core::Slice name) {
-    if (name.empty()) return false;
-    for (char c : name) {
-        if (!(c >= 'A' && c <= 'Z') && c != '-') return false;
-    }
-    return true;
-}
-
-void add_allowed(HandlerFunctions& functions, core::Slice name) {
-    if (!functions.allow.empty()) functions.allow += ", ";
-    functions.allow += name;
-}
-
-// The functions of a table by method. Says what is wrong with it, or nothing.
-std::string take_methods(lua_State* L, HandlerFunctions& functions) {
-    for (lua_pushnil(L); lua_next(L, -2); lua_pop(L, 1)) {
-        if (!lua_isfunction(L, -1)) continue;
-        if (lua_type(L, -2) != LUA_TSTRING || !is_method_name(check_slice(L, -2)))
-            return "the table it returned has a function that is no method: keys are GET, POST, …";
-        core::Slice name = check_slice(L, -2);
-        Method method = server::parse_method(name);
-        lua_pushvalue(L, -1);
-        int function = take_function(L);
-        if (method == Method::unknown) functions.others.emplace_back(name, function);
-        else functions.by_method[size_t(method)] = function;
-    }
-    bool get = functions.by_method[size_t(Method::get)] != LUA_NOREF;
-    bool any = !functions.others.empty();
-    for (int i = 1; i < HandlerFunctions::methods; ++i) {
-        bool has = functions.by_method[i] != LUA_NOREF || (Method(i) == Method::head && get);
-        if (has || Method(i) == Method::options) add_allowed(functions, method_name(Method(i)));
-        any = any || has;
-    }
-    for (auto& [name, function] : functions.others) add_allowed(functions, name);
-    return any ? "" : "the table it returned has no functions";
-}
-
-// Takes the value on top of the stack, which the file returned. Says what is wrong with it.
-std::string take_value(lua_State* L, HandlerFile::Kind kind, HandlerFunctions& functions) {
-    if (kind == HandlerFile::filter) {
-        if (take_filter(L, functions)) return "";
-        return std::string("it returned ") + luaL_typename(L, -1) +
-               " where a function or a table with functions \"header\" and \"body\" is expected";
-    }
-    if (lua_isfunction(L, -1)) {
-        lua_pushvalue(L, -1);
-        functions.any = take_function(L);
-        return "";
-    }
-    if (kind == HandlerFile::handler && lua_istable(L, -1)) return take_methods(L, functions);
-    return std::string("it returned ") + luaL_typename(L, -1) + " where a function" +
-           (kind == HandlerFile::handler ? " or a table of functions by method" : "") +
-           " is expected";
-}
-
-// The runner's results are on the stack: true and the value, or false, why and the stack's trace.
-void settle(HandlerFile& file, lua_State* L, uint32_t changes) {
-    if (!lua_toboolean(L, 1)) {
-        std::string stack = lua_isstring(L, 3) ? std::string(check_slice(L, 3)) : "";
-        return note_failure(file, check_slice(L, 2), stack, false);
-    }
-    lua_settop(L, 2);
-    auto functions = std::make_shared<HandlerFunctions>(LuaVm::current());
-    std::string wrong = take_value(L, file.kind, *functions);
-    if (!wrong.empty()) return note_failure(file, wrong, "", true);
-    if (!file.error.empty()) report_healed(full_path(file));
-    file.functions = std::move(functions);
-    file.error.clear();
-    file.rerun = false;
-    file.loaded_ms = core::Clock::wall_ms();
-    ++file.version;
-    if (file.changes == changes) file.state = HandlerFile::ready;
-}
-
 // A loading task is over; how else than by returning is the request's own affair.
 Verdict loading_verdict(HandlerRun& run, LuaTask& task) {
-    HandlerFile& file = *run.steps[run.at].file;
-    if (task.end == TaskEnd::returned) {
-        settle(file, task.entry->L, run.file_changes);
-        return Verdict::pass();
-    }
-    note_failure(file, "it ended the request while it was loaded", "", false);
-    return verdict_of(task, HandlerSlot::content);
+    settle_loading(*run.steps[run.at].file, task, run.file_changes);
+    return task.end == TaskEnd::returned ? Verdict::pass() : verdict_of(task, HandlerSlot::content);
 }
 
 void loading_done(LuaTask& task, void* argument) {
@@ -238,58 +122,20 @@ void loading_done(LuaTask& task, void* argument) {
 }
 
 // passed: what can be done was done (the file is ready, or has failed); else what comes of it.
-Verdict run_chunk(HandlerRun& run, const std::string& text, const std::string& path) {
-    HandlerFile& file = *run.steps[run.at].file;
-    LuaTask& task = create_task(*LuaVm::current(), LuaPhase::content, &run.request);
-    lua_State* L = task.entry->L;
-    push_file_runner(L);
-    push_slice(L, path);
-    if (luaL_loadbufferx(L, text.data(), text.size(), ("@" + path).c_str(), "t") != 0) {
-        note_failure(file, check_slice(L, -1), "", true);
-        task.end = TaskEnd::failed;
-        destroy_task(task);
-        return Verdict::pass();
-    }
-    if (run_task(task, 2) == TaskEnd::running) {
-        task.done = loading_done;
-        task.argument = &run;
-        watch_client(run.request, task);
-        return Verdict::suspend();
-    }
-    Verdict verdict = loading_verdict(run, task);
-    destroy_task(task);
-    return verdict;
-}
-
 Verdict load(HandlerRun& run) {
     HandlerFile& file = *run.steps[run.at].file;
-    if (!file.tree) return Verdict::pass();
-    core::FolderWatcher& watcher = *file.tree->watcher();
-    std::string path = full_path(file);
-    SourceText source = read_source(path, file.tree->real_folder());
-    watcher.poll();                  // what was said before it was read counts as well
-    if (!file.tree || watcher.is_unsettled(file.folder, file.name())) return Verdict::pass();
-    if (!source) {
-        note_failure(file, source.error, "", false);
-        return Verdict::pass();
-    }
-    size_t hash = std::hash<core::Slice>{}(source.text);
-    if (file.functions && file.text_hash == hash && !file.rerun && file.error.empty()) {
-        file.state = HandlerFile::ready;
-        return Verdict::pass();
-    }
-    file.text_hash = hash;
     run.file_changes = file.changes;
-    return run_chunk(run, source.text, path);
-}
-
-bool wants_loading(const HandlerFile& file) {
-    switch (file.state) {
-    case HandlerFile::ready: return false;
-    case HandlerFile::changed: return true;
-    case HandlerFile::failed: return core::Clock::monotonic_ms() - file.tried_ms >= retry_ms;
+    LuaTask* task = begin_loading(file, &run.request);
+    if (!task) return Verdict::pass();
+    if (run_task(*task, 2) == TaskEnd::running) {
+        task->done = loading_done;
+        task->argument = &run;
+        watch_client(run.request, *task);
+        return Verdict::suspend();
     }
-    return false;
+    Verdict verdict = loading_verdict(run, *task);
+    destroy_task(*task);
+    return verdict;
 }
 
 // ---- the run ----

@@ -102,12 +102,13 @@ HandlerTree::HandlerTree(std::string prefix, std::string folder, bool configured
 
 HandlerTree::~HandlerTree() { stop(); }
 
-void HandlerTree::start(core::FolderWatcher& watcher) {
+void HandlerTree::start(core::FolderWatcher& watcher, Changed changed) {
     watcher_ = &watcher;
+    changed_ = changed;
     root_ = std::make_unique<HandlerFolder>(*this, nullptr, "");
     root_->watched = watcher.open(folder_, true, told, root_.get());
-    real_folder_ = real_path(folder_) + "/";
-    if (real_folder_ == "/") {
+    remount();
+    if (real_folder_.empty()) {
         LOG(core::process_log(), warn, 0, "lua_handlers: there is no folder \"%s\" (yet)",
             folder_.c_str());
     }
@@ -140,8 +141,8 @@ void HandlerTree::told(void* argument, News news, core::Slice name) {
 
 // The tree's own path may lead elsewhere now. Files keep what was made of them.
 void HandlerTree::remount() {
-    std::string real = real_path(folder_) + "/";
-    if (real != "/") real_folder_ = real;
+    real_folder_ = real_path(folder_);
+    if (!real_folder_.empty() && real_folder_ != "/") real_folder_ += "/";
 }
 
 // Notes which folder this is, and takes in what is in it. The watch was begun before.
@@ -157,7 +158,8 @@ void HandlerTree::begin(HandlerFolder& folder, Look how) {
 void HandlerTree::scan(HandlerFolder& folder, Look how) {
     std::map<std::string, bool, std::less<>> present;
     for (auto& [name, item] : folder.items) present.emplace(name, false);
-    std::unique_ptr<DIR, int (*)(DIR*)> listing(::opendir(full_path(folder).c_str()), ::closedir);
+    std::string path = real_folder_.empty() ? "" : full_path(folder);
+    std::unique_ptr<DIR, int (*)(DIR*)> listing(::opendir(path.c_str()), ::closedir);
     while (const dirent* entry = listing ? ::readdir(listing.get()) : nullptr) {
         if (!is_ignored(entry->d_name)) present[entry->d_name] = true;
     }
@@ -168,7 +170,7 @@ void HandlerTree::scan(HandlerFolder& folder, Look how) {
 }
 
 void HandlerTree::look(HandlerFolder& folder, core::Slice name, Look how) {
-    if (is_ignored(name)) return;
+    if (is_ignored(name) || real_folder_.empty()) return;
     std::string path = full_path(folder) + std::string(name);
     struct stat is;
     if (::lstat(path.c_str(), &is) != 0) return missing(folder, name, how);
@@ -248,6 +250,7 @@ void HandlerTree::look_at_file(HandlerFolder& in, core::Slice name, const struct
     item.file->folder = in.watched;
     item.file->stamp = stamp;
     item.file->change();
+    changed_(item.file);
 }
 
 // Where nobody said that the entry is gone it may be on its way back.
@@ -260,7 +263,7 @@ void HandlerTree::missing(HandlerFolder& in, core::Slice name, Look how) {
 void HandlerTree::forget(HandlerFolder& in, core::Slice name) {
     auto at = in.items.find(name);
     if (at == in.items.end()) return;
-    auto count = [this](HandlerFile&) { --files_; };
+    auto count = [this](const std::shared_ptr<HandlerFile>&) { --files_; };
     if (at->second.file) {
         at->second.file->tree = nullptr;
         --files_;

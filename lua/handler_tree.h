@@ -48,6 +48,7 @@ struct HandlerFile {
     Kind kind = handler;
     State state = changed;
     bool rerun = false;                        // run it again even if its text is the same
+    uint16_t loading = 0;                      // tasks that do so right now
     uint32_t version = 0;
     FileStamp stamp;                           // of the newest version known
     size_t text_hash = 0;                      // of the text that `functions` came from
@@ -128,8 +129,10 @@ class HandlerTree {
     ~HandlerTree();
     HandlerTree(const HandlerTree&) = delete;
 
-    // Reads the folder, and follows its changes from now on.
-    void start(core::FolderWatcher& watcher);
+    // Reads the folder, and follows its changes from now on; `changed` is told of every file that
+    // has a new version (or a first one).
+    using Changed = void (*)(const std::shared_ptr<HandlerFile>& file);
+    void start(core::FolderWatcher& watcher, Changed changed);
     void stop();
 
     // What answers `uri`, which is decoded and normalised. False: nothing.
@@ -158,7 +161,7 @@ class HandlerTree {
     template <class Visit>
     static void visit_files(HandlerFolder& folder, Visit& visit) {
         for (auto& [name, item] : folder.items) {
-            if (item.file) visit(*item.file);
+            if (item.file) visit(item.file);
             if (item.folder) visit_files(*item.folder, visit);
         }
     }
@@ -183,6 +186,7 @@ class HandlerTree {
     bool has_access_ = false, has_filters_ = false;
     size_t files_ = 0;
     core::FolderWatcher* watcher_ = nullptr;
+    Changed changed_ = nullptr;
     std::unique_ptr<HandlerFolder> root_;
 };
 

@@ -15,6 +15,7 @@
 #include "lua/api.h"
 #include "lua/by_lua.h"
 #include "lua/conf.h"
+#include "lua/handler_load.h"
 #include "lua/handler_run.h"
 #include "lua/sources.h"
 #include "lua/vm.h"
@@ -91,6 +92,10 @@ Result<void> in_location(Conf& conf, const Line& line) {
                                               line.binder.full_path(line.arg(0)), true);
     configured(line).trees.push_back(conf.tree);
     want_lua(line);
+    // They always are as lua_code_cache auto has it, in the worker's own machine.
+    auto& lua = *static_cast<LuaConf*>(
+        line.binder.own(line.binder.current(), lua_module.index));
+    lua.code_cache.set(CodeCache::automatic);
     return server::set_content_handler(line, run_handler_content);
 }
 
@@ -244,16 +249,18 @@ void listen(const std::string& path, bool by_module) {
     for (auto& tree : folders().all) {
         if (!core::Slice(path).starts_with(tree->real_folder())) continue;
         core::Slice within = core::Slice(path).substr(tree->real_folder().size());
-        tree->each_file([&](HandlerFile& file) {
-            if (file.path != within) return;
-            file.rerun = true;
-            file.change();
+        tree->each_file([&](const std::shared_ptr<HandlerFile>& file) {
+            if (file->path != within) return;
+            file->rerun = true;
+            file->change();
+            load_in_background(file);
         });
     }
 }
 
 Result<void> init_worker(server::Worker& worker);
 void exit_worker(server::Worker&) {
+    end_background_loading();
     for (auto& tree : folders().all) tree->stop();
     folders().all.clear();
     folders().added = 0;
@@ -291,7 +298,7 @@ Result<void> init_worker(server::Worker& worker) {
     start_watching();
     add_file_listener(listen);
     for (auto& tree : trees) {
-        tree->start(*folder_watcher());
+        tree->start(*folder_watcher(), load_in_background);
         folders().all.push_back(tree);
     }
     return {};
@@ -356,7 +363,8 @@ void for_each_handler_folder(const std::function<void(const HandlerFolderInfo&)>
 
 void for_each_handler_file(const std::function<void(const HandlerFileInfo&)>& visit) {
     for (auto& tree : folders().all) {
-        tree->each_file([&](HandlerFile& file) {
+        tree->each_file([&](const std::shared_ptr<HandlerFile>& known) {
+            const HandlerFile& file = *known;
             HandlerFileInfo info;
             info.prefix = tree->prefix();
             info.path = file.path;
@@ -416,7 +424,7 @@ core::Result<std::function<void()>> stage_handlers(core::Slice prefix, core::Sli
     if (real_path(path + "/").empty()) return refused("there is no folder \"" + path + "\"");
     if (!folder_watcher()) return std::function<void()>([] {});
     auto tree = std::make_shared<HandlerTree>(below, path, false);
-    tree->start(*folder_watcher());
+    tree->start(*folder_watcher(), load_in_background);
     return std::function<void()>([tree] { put(tree); });
 }
 
