@@ -165,17 +165,6 @@ bool LuaChunk::follows(const LuaVm& vm, server::Request* request) const {
            (request && request->conf<LuaConf>(lua_module).code_cache.value == CodeCache::automatic);
 }
 
-void LuaChunk::file_changed(const std::string& path, bool by_module) {
-    auto known = followed_code().find(path);
-    if (by_module || known == followed_code().end()) return;
-    known->second.state = FollowedCode::changed;
-    for (LuaChunk* chunk : known->second.chunks) {
-        chunk->cached_in_ = nullptr;
-        chunk->is_listed_ = false;
-    }
-    known->second.chunks.clear();
-}
-
 namespace {
 
 // Reads and compiles the newest version. 0, or what the client gets when nothing good was there.
@@ -206,6 +195,28 @@ int take_version(FollowedCode& code, lua_State* L, const std::string& path,
 }
 
 }  // namespace
+
+// Called from the loop. The new version is compiled at once: what is wrong with it is said when it
+// is saved.
+void LuaChunk::file_changed(const std::string& path, bool by_module) {
+    auto known = followed_code().find(path);
+    if (by_module || known == followed_code().end()) return;
+    FollowedCode& code = known->second;
+    code.state = FollowedCode::changed;
+    for (LuaChunk* chunk : code.chunks) {
+        chunk->cached_in_ = nullptr;
+        chunk->is_listed_ = false;
+    }
+    code.chunks.clear();
+    if (LuaVm::current() && FileStamp::of(path))
+        take_version(code, LuaVm::current()->L, path, core::process_log());
+}
+
+void LuaChunk::prefetch(LuaVm& vm) const {
+    if (form_ != Form::file || !path_.empty() || !follows_ || !FileStamp::of(source_)) return;
+    add_file_listener(file_changed);
+    take_version(followed_code()[source_], vm.L, source_, core::process_log());
+}
 
 int LuaChunk::push_followed(LuaVm& vm, lua_State* to, const std::string& path,
                             const core::LogContext& log) {

@@ -50,6 +50,8 @@ class LuaChunk {
     bool is_file() const { return form_ == Form::file; }
     // lua_code_cache auto: a change of the file is taken up by the next push().
     void follow() { follows_ = true; }
+    // Compiles it in a worker that begins, so that there is a good version when one breaks.
+    void prefetch(LuaVm& vm) const;
     // The machine goes away, and with it the functions of such files.
     static void forget_followed();
     ~LuaChunk();

@@ -396,6 +396,14 @@ void run_worker_handler(LuaVm& vm, LuaChunk& chunk, LuaPhase phase,
     if (run_task(task) != TaskEnd::running || leaving) destroy_task(task);
 }
 
+// The files that requests will run.
+void prefetch(const LuaMainConf& conf) {
+    for (const auto& chunk : conf.handlers.chunks) {
+        if (chunk != conf.init && chunk != conf.init_worker && chunk != conf.exit_worker)
+            chunk->prefetch(*conf.vm);
+    }
+}
+
 conf::Result<void> init_worker(server::Worker& worker) {
     server::Configuration& configuration = worker.configuration;
     if (!configuration.http_level()) return {};
@@ -403,7 +411,10 @@ conf::Result<void> init_worker(server::Worker& worker) {
     if (!conf.vm) return {};
     use_compat(configuration);
     LuaVm::set_current(conf.vm.get());
-    if (conf.follows_files) start_watching();
+    if (conf.follows_files) {
+        start_watching();
+        prefetch(conf);
+    }
     start_limits(*conf.vm, conf.stall_warning.value, conf.cpu_time_least_ms);
     if (conf.init_worker)
         run_worker_handler(*conf.vm, *conf.init_worker, LuaPhase::init_worker, configuration);
