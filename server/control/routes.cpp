@@ -199,10 +199,11 @@ ControlOutcome Control::plan_one(core::Slice method, core::Slice path, std::stri
     if (!known) return wrong_method();
     if (!body.empty()) {
         dom::parser parser;
-        dom::element ignored;
-        if (auto error = parser.parse(body).get(ignored)) {
+        dom::element document;
+        if (auto error = parser.parse(body).get(document)) {
             return bad_json(simdjson::error_message(error));
         }
+        body = simdjson::minify(document);
     }
     segments->erase(segments->begin());
     ControlDraft draft(state_, resource->name(), pending);

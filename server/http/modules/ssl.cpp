@@ -20,6 +20,7 @@
 #include "server/http/handshake.h"
 #include "server/http/request.h"
 #include "server/http/router.h"
+#include "server/http/runtime_certificates.h"
 #include "server/http/server_tls.h"
 #include "server/http/tls_accept.h"
 #include "server/http/tls_sessions.h"
@@ -448,11 +449,13 @@ int on_hello(SSL* ssl, int* alert, void*) {
     VirtualServer* server =
         listen.names && !name.empty() ? listen.names->find(name, nullptr) : nullptr;
     if (!server) server = listen.default_server;
-    if (server->tls && server->tls->rejects) {
+    const RuntimeCertificate* own = find_runtime_certificate(name);
+    if (server->tls && server->tls->rejects && !own) {
         *alert = SSL_AD_UNRECOGNIZED_NAME;
         return SSL_CLIENT_HELLO_ERROR;
     }
     use_server(ssl, *server);
+    if (own && !own->use(ssl)) return SSL_CLIENT_HELLO_ERROR;
     uint8_t steps = script_steps(listen, *server);
     if (!steps) return SSL_CLIENT_HELLO_SUCCESS;
     return Handshake::begin(ssl, *accept, *server, steps).hello();
