@@ -28,6 +28,11 @@ def resident_kb(pid):
     return total
 
 
+def is_sanitized(server):
+    with open(server.binary, "rb") as file:
+        return b"__asan_init" in file.read()
+
+
 def started(server):
     return len(re.findall(r"start worker process \d+", server.log()))
 
@@ -53,7 +58,8 @@ def test_reloads_under_load_with_idle_websockets(server):
     after = resident_kb(server.process.pid)
     print("reloads %d, answers %d, memory %d kB before, %d kB after" %
           (started(server) // 2 - 1, load.answers, before, after))
-    assert after < 1.2 * before + 4096, "%d kB before, %d kB after" % (before, after)
+    # Sanitizers keep freed memory for a while.
+    assert is_sanitized(server) or after < 1.2 * before + 4096, "%d kB before, %d kB after" % (before, after)
 
 
 def test_a_storm_of_signals_is_few_reloads(server):
