@@ -157,6 +157,56 @@ def test_what_cannot_be_stapled_is_said(server, authority, issue, directives, wa
     assert done.returncode == 0 and '"ssl_stapling" ignored, ' + warning in done.stdout
 
 
+SCRIPT = """
+init_by_lua_block {
+    local ssl = require "ngx.ssl"
+    local file = assert(io.open("%(folder)s/good.pem"))
+    chain = assert(ssl.cert_pem_to_der(file:read("*a")))
+    file:close()
+}
+server {
+    listen 127.0.0.1:%(port)d ssl;
+    ssl_certificate %(folder)s/good.pem;
+    ssl_certificate_key %(folder)s/good.key;
+    ssl_certificate_by_lua_block {
+        local ocsp = require "ngx.ocsp"
+        if not answer then
+            local url = assert(ocsp.get_ocsp_responder_from_der_chain(chain))
+            local question = assert(ocsp.create_ocsp_request(chain))
+            local res = assert(require("resty.http").new():request_uri(
+                url .. "/" .. ngx.escape_uri(ngx.encode_base64(question))))
+            local ok, until_when = ocsp.validate_ocsp_response(res.body, chain)
+            ngx.log(ngx.NOTICE, "validated: ", ok, " ", until_when)
+            if ok then answer = res.body end
+        end
+        if answer then
+            local ok, err = ocsp.set_ocsp_status_resp(answer)
+            ngx.log(ngx.NOTICE, "set: ", ok, " ", err)
+        end
+    }
+    return 200 ok;
+}
+"""
+
+
+@pytest.mark.parametrize("status", ["V", "R"])
+def test_a_script_asks_and_staples(server, authority, status):
+    authority.issue("good", status=status)
+    port = free_port()
+    server.up(http=SCRIPT % {"port": port, "folder": authority.folder})
+    assert stapled(port) == ("good" if status == "V" else "none")
+    log = server.log()
+    if status == "R":
+        assert 'validated: nil certificate status "revoked" in the OCSP response' in log
+        return
+    assert "validated: true 1" in log and "set: true nil" in log
+    assert stapled(port) == "good" and len(authority.questions) == 1
+    context = context_of(authority)
+    raw = socket.create_connection(("127.0.0.1", port), 20)
+    context.wrap_socket(raw).close()
+    assert wait_until(lambda: "set: true no status req" in server.log(), 20)
+
+
 # ---- clients ----
 
 @pytest.fixture
