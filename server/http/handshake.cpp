@@ -1,6 +1,7 @@
 // Scripts in TLS handshakes; see handshake.h.
 #include "server/http/handshake.h"
 
+#include <openssl/err.h>
 #include <openssl/ssl.h>
 
 #include <utility>
@@ -99,6 +100,7 @@ HandshakeAnswer Handshake::ask(HandshakeStep step) {
     if (!accept_) return HandshakeAnswer::go_on;       // a renegotiation
     const char* action = std::exchange(accept_->log.action, actions[size_t(step)]);
     known = scripts->run(*this, step);
+    ERR_clear_error();             // what it left would be taken for the handshake's
     if (known == HandshakeAnswer::wait) {
         accept_->wait_for_script(scripts->end_with_client(server_));
     } else {

@@ -23,6 +23,13 @@ init_by_lua_block {
         file:close()
         return text
     end
+    -- What code that calls OpenSSL by itself may leave behind.
+    local ffi = require "ffi"
+    ffi.cdef "void ERR_new(void); void ERR_set_error(int lib, int reason, const char *why, ...);"
+    function leave_an_error()
+        ffi.C.ERR_new()
+        ffi.C.ERR_set_error(20, 100, nil)
+    end
     -- What came over a plain connection up to its end.
     function fetch(port, line)
         local sock = ngx.socket.tcp()
@@ -42,6 +49,7 @@ ssl_session_store_by_lua_block {
 }
 ssl_session_fetch_by_lua_block {
     local session = require "ngx.ssl.session"
+    ngx.shared.kept:incr("asked", 1, 0)
     ngx.sleep(0.001)
     local text = ngx.shared.kept:get(session.get_session_id())
     if text then
@@ -57,6 +65,7 @@ server {
     ssl_certificate_by_lua_block {
         local ssl = require "ngx.ssl"
         local name = ssl.server_name()
+        leave_an_error()
         if name == "unknown.test" then return ngx.exit(ngx.ERROR) end
         if name == "oops.test" then error("no certificate today") end
         local pem = ngx.shared.kept:get(name)
@@ -83,6 +92,7 @@ server {
     ssl_client_hello_by_lua_block {
         local hello = require "ngx.ssl.clienthello"
         ngx.sleep(0.001)
+        leave_an_error()
         local name, why = hello.get_client_hello_server_name()
         if why then ngx.log(ngx.NOTICE, "no name: ", why) end
         if name == "old.test" then hello.set_protocols({"TLSv1.2"}) end
@@ -253,6 +263,18 @@ def test_the_hello_is_seen_and_can_be_refused(scripted):
     assert connect(scripted, "hello", "old.test").version() == "TLSv1.2"
     with pytest.raises(ssl.SSLError):
         connect(scripted, "hello", "denied.test")
+
+
+def test_what_brings_its_own_session_is_not_looked_up(scripted):
+    """TLS 1.3, and tickets."""
+    asked = kept(scripted, "asked")
+    assert connect(scripted, "names", "good.test").version() == "TLSv1.3"
+    context = context_of(ssl.TLSVersion.TLSv1_2)
+    first = connect(scripted, "hello", "old.test", context)
+    session = first.session
+    assert session.has_ticket and ask(first)
+    assert connect(scripted, "hello", "old.test", context, session).session_reused
+    assert kept(scripted, "asked") == asked
 
 
 def test_a_malformed_name_is_an_error(scripted):
