@@ -1,9 +1,10 @@
 #!/usr/bin/env python3
 """User memory of an idle keep-alive connection: growth of the worker's private memory.
 
-    bench/load/idle_memory.py [BINARY] [--peer NGINX] [-n CONNECTIONS]
+    bench/load/idle_memory.py [BINARY] [--peer NGINX] [-n CONNECTIONS] [--tls]
 
-Each connection gets one answer first. `preallocated` is what a worker holds for its
+Each connection gets one answer first. `kept` is what is left of the growth, for each of them, two
+seconds after all have closed. `preallocated` is what a worker holds for its
 worker_connections before any client comes, found by starting it with few and with many.
 """
 import argparse
@@ -26,20 +27,24 @@ def private_bytes(server):
     return total
 
 
-def growth(bench, server, path, count):
-    bench.load(server, path, "-c", 20, "-r", 2000)
+def growth(bench, server, path, count, tls):
+    """(bytes for each connection, bytes for each when all have gone)"""
+    bench.load(server, path, "-c", 20, "-r", 2000, tls=tls)
     time.sleep(1)
     before = private_bytes(server)
-    holder = subprocess.Popen(bench.load_command(server.port, path, "-c", count, "-i"), text=True,
-                              stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    port, client = (server.tls_port, "tls_client") if tls else (server.port, "load_client")
+    command = bench.load_command(port, path, "-c", count, "-i", client=client)
+    holder = subprocess.Popen(command, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
     said = holder.stdout.readline().strip()
     time.sleep(1)
     after = private_bytes(server)
     holder.stdin.close()
     holder.wait()
+    time.sleep(2)
+    left = private_bytes(server)
     if said != "holding %d errors 0" % count:
         raise SystemExit("load client: " + said)
-    return (after - before) / count
+    return (after - before) / count, (left - before) / count
 
 
 def preallocated(bench, name, binary):
@@ -61,8 +66,10 @@ def main():
     parser.add_argument("binary", nargs="?", default=common.OURS)
     parser.add_argument("--peer", default=common.PEER)
     parser.add_argument("-n", type=int, default=10000)
+    parser.add_argument("--tls", action="store_true")
     arguments = parser.parse_args()
-    print("%-6s %-8s %22s %14s %8s" % ("", "after", "growth/connection", "preallocated", "sum"))
+    print("%-6s %-8s %19s %14s %8s %8s" % ("", "after", "growth/connection", "preallocated", "sum",
+                                          "kept"))
     with common.Bench() as bench:
         for who, binary in (("ours", arguments.binary), ("peer", arguments.peer)):
             if not os.path.exists(binary):
@@ -71,10 +78,10 @@ def main():
             before = preallocated(bench, who, binary)
             for path in ("/hello", "/r200"):
                 server = bench.start(who + path.replace("/", "-"), binary)
-                grown = growth(bench, server, path, arguments.n)
+                grown, kept = growth(bench, server, path, arguments.n, arguments.tls)
                 server.stop()
-                print("%-6s %-8s %20.0f B %12.0f B %6.0f B" % (who, path, grown, before,
-                                                            grown + before), flush=True)
+                print("%-6s %-8s %17.0f B %12.0f B %6.0f B %6.0f B" % (
+                    who, path, grown, before, grown + before, kept), flush=True)
 
 
 if __name__ == "__main__":

@@ -1,8 +1,9 @@
 /* The load generator for https: as load_client.c, over TLS 1.3 (or -2: TLS 1.2).
  *
- *     tls_client [-c CONNECTIONS] [-d SECONDS | -r REQUESTS] [-2ot] PORT PATH
+ *     tls_client [-c CONNECTIONS] [-d SECONDS | -r REQUESTS] [-2iot] PORT PATH
  *       -o  a new connection, with a full handshake, for every request
  *       -t  with -o: resumes the session of the connection before (a ticket)
+ *       -i  hold the connections idle after one request each, until standard input ends
  * The certificate is not checked. Prints `requests N seconds S errors E`; a handshake that was to
  * be resumed and was not, or the other way round, is an error. */
 #define _GNU_SOURCE
@@ -163,15 +164,35 @@ static double drive(int connections, double limit, long requests) {
     return now - started;
 }
 
+static void hold(int connections) {
+    for (int i = 0; i < connections; i++) {
+        struct client *client = &clients[dial()];
+        if (SSL_write(client->ssl, request, request_bytes) != request_bytes) errors++;
+        while (client->due > 0) {
+            int n = SSL_read(client->ssl, input, sizeof input);
+            if (n <= 0) {
+                errors++;
+                break;
+            }
+            client->due -= n;
+        }
+    }
+    printf("holding %d errors %ld\n", connections, errors);
+    fflush(stdout);
+    while (read(0, input, sizeof input) > 0) continue;
+}
+
 int main(int argc, char **argv) {
     int connections = 64, protocol = TLS1_3_VERSION;
     double limit = 1e9;
     long requests = 0;
-    for (int option; (option = getopt(argc, argv, "c:d:r:2ot")) != -1;) switch (option) {
+    bool idle = false;
+    for (int option; (option = getopt(argc, argv, "c:d:r:2iot")) != -1;) switch (option) {
         case 'c': connections = atoi(optarg); break;
         case 'd': limit = atof(optarg); break;
         case 'r': requests = atol(optarg); break;
         case '2': protocol = TLS1_2_VERSION; break;
+        case 'i': idle = true; break;
         case 'o': one_shot = true; break;
         case 't': resuming = true; break;
         default: return 2;
@@ -189,6 +210,7 @@ int main(int argc, char **argv) {
     SSL_CTX_set_session_cache_mode(context, SSL_SESS_CACHE_CLIENT | SSL_SESS_CACHE_NO_INTERNAL);
     SSL_CTX_sess_set_new_cb(context, keep_ticket);
     learn();
+    if (idle) return hold(connections), 0;
     loop = epoll_create1(0);
     double spent = drive(connections, limit, requests);
     printf("requests %ld seconds %.3f errors %ld\n", finished, spent, errors);
