@@ -17,6 +17,7 @@
 #include "core/result.h"
 #include "core/slice.h"
 #include "core/socket.h"
+#include "core/tls_idle.h"
 
 struct ssl_st;
 struct ssl_ctx_st;
@@ -125,9 +126,15 @@ class TlsSession {
     // verify failed)"; empty when the failure was the socket's.
     const std::string& error_text() const { return error_text_; }
 
+    // Good until the loop's turn ends, or as long as the session when it is pinned.
     ssl_st* native() const { return ssl_; }
+    ssl_st* pinned() {
+        ssl_.pin();
+        return ssl_;
+    }
+    static ssl_st* pin(ssl_st* native);  // of a session, or shared; null stays null
     // The same handle, for whoever asks about the connection when the session has gone.
-    std::shared_ptr<ssl_st> share() const;
+    std::shared_ptr<ssl_st> share();
 
   private:
     friend struct TlsCallbacks;
@@ -139,7 +146,7 @@ class TlsSession {
     IoResult write_gathered(Chain& chain, int64_t limit);
     IoResult write_file(Chain& chain, int64_t limit);
 
-    ssl_st* ssl_ = nullptr;
+    TlsHandle ssl_;
     std::shared_ptr<TlsContext> context_;
     size_t unsent_ = 0;                  // bytes of the record OpenSSL wants to be given again
     Wants wants_ = Wants::read;

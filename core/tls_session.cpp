@@ -53,14 +53,12 @@ bool stands_alone(const Chain& chain, int64_t limit) {
 void TlsSessionDelete::operator()(TlsSession* session) const { delete session; }
 
 TlsSessionPtr TlsSession::create(std::shared_ptr<TlsContext> context, int fd) {
-    SSL* ssl = SSL_new(context->native());
-    if (!ssl) return nullptr;
-    if (!SSL_set_fd(ssl, fd)) {
-        SSL_free(ssl);
-        return nullptr;
-    }
     TlsSessionPtr session(new TlsSession);
-    session->ssl_ = ssl;
+    session->failed_ = true;           // until all is there
+    if (!session->ssl_.make(context->native())) return nullptr;
+    SSL* ssl = session->ssl_;
+    if (!SSL_set_fd(ssl, fd)) return nullptr;
+    session->failed_ = false;
     SSL_set_app_data(ssl, session.get());
     if (context->role() == TlsContext::Role::server) {
         SSL_set_accept_state(ssl);
@@ -72,18 +70,24 @@ TlsSessionPtr TlsSession::create(std::shared_ptr<TlsContext> context, int fd) {
     return session;
 }
 
-std::shared_ptr<ssl_st> TlsSession::share() const {
-    SSL_up_ref(ssl_);
-    return {ssl_, SSL_free};
+std::shared_ptr<ssl_st> TlsSession::share() {
+    SSL* ssl = pinned();
+    SSL_up_ref(ssl);
+    return {ssl, SSL_free};
+}
+
+ssl_st* TlsSession::pin(ssl_st* native) {
+    auto* session = native ? static_cast<TlsSession*>(SSL_get_app_data(native)) : nullptr;
+    return session ? session->pinned() : native;
 }
 
 TlsSession::~TlsSession() {
+    if (ssl_) SSL_set_app_data(ssl_, nullptr);     // it may be shared, and live on
     // A session that was not shut down would be forgotten by the resumption cache.
     if (!failed_ && established()) {
         SSL_set_quiet_shutdown(ssl_, 1);
         SSL_shutdown(ssl_);
     }
-    SSL_free(ssl_);
     ERR_clear_error();
 }
 

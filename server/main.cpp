@@ -17,6 +17,7 @@
 #include "core/process.h"
 #include "core/socket.h"
 #include "core/text.h"
+#include "core/tls_idle.h"
 #include "server/config.h"
 #include "server/config_stamp.h"
 #include "server/features.h"
@@ -269,6 +270,7 @@ int run(const Command& command) {
 }  // namespace
 
 int main(int argc, char** argv) {
+    core::TlsIdle::install();
     Command command;
     CLI::App app;
     declare(app, command);

@@ -2,14 +2,21 @@
 // Called by the master's child process, or by main when there is no master.
 #include "server/worker.h"
 
+#ifdef __GLIBC__
+#include <malloc.h>
+#endif
 #include <unistd.h>
 
+#include <algorithm>
 #include <csignal>
 #include <cstdlib>
+#include <memory>
 
 #include "core/log.h"
 #include "core/resolver.h"
 #include "core/threads.h"
+#include "core/timer.h"
+#include "core/tls_idle.h"
 #include "server/config.h"
 #include "server/http/connection.h"
 #include "server/listener.h"
@@ -36,6 +43,37 @@ constexpr int64_t last_moment_ms = 500;
 // Idle connections closed at once when there is no place for new ones.
 constexpr int freed_at_once = 32;
 
+// What has not been used for one or two of these is idle: memory can be saved on it.
+constexpr int64_t idle_look_ms = 1000;
+std::unique_ptr<core::TlsIdle> tls_idle;
+
+// When half of that many connections, or more, have ended their memory goes back to the system.
+constexpr uint64_t crowd_min = 1000;
+
+// malloc keeps what is freed. Looked at when connections end, done when the crowd has left.
+class MemoryReturn {
+  public:
+    MemoryReturn() : timer_([](void* it) { static_cast<MemoryReturn*>(it)->run(); }, this) {}
+
+    void began(uint64_t connections) { most_ = std::max(most_, connections); }
+    void ended(uint64_t connections) {
+        if (most_ < crowd_min || connections > most_ / 2 || timer_.pending()) return;
+        timer_.set(idle_look_ms);
+    }
+
+  private:
+    void run() {
+        most_ = Worker::current()->connection_count;
+#ifdef __GLIBC__
+        ::malloc_trim(0);
+#endif
+    }
+
+    uint64_t most_ = 0;
+    core::Timer timer_;
+};
+std::unique_ptr<MemoryReturn> memory_return;
+
 int batch_of(const MainConf& conf) {
     if (conf.multi_accept.value) return batch_multi;
     return conf.worker_processes > 1 ? batch_shared : batch_alone;
@@ -58,6 +96,8 @@ Worker::~Worker() {
     shutdown_timer_.reset();
     pools_.clear();
     resolver_.reset();
+    tls_idle.reset();
+    memory_return.reset();
     core::Reactor::close();
     if (current_worker == this) current_worker = nullptr;
     end_metrics();
@@ -67,6 +107,8 @@ core::Result<void> Worker::open() {
     auto opened = core::Reactor::open();
     if (!opened) return opened;
     if (configuration.counts_metrics) begin_metrics(int(&counters - shared_status().workers));
+    tls_idle = std::make_unique<core::TlsIdle>(idle_look_ms);
+    memory_return = std::make_unique<MemoryReturn>();
     for (const Module* module : modules()) {
         if (!module->init_worker) continue;
         auto done = module->init_worker(*this);
@@ -162,6 +204,7 @@ void Worker::check_exit() {
 void Worker::connection_began(Connection& connection) {
     connections.push_back(connection);
     ++connection_count;
+    if (memory_return) memory_return->began(connection_count);
     bump(counters.handled);
     bump(counters.active);
 }
@@ -175,6 +218,7 @@ void Worker::connection_taken_over(Connection& connection) {
 void Worker::connection_ended(Connection& connection) {
     connection.unlink();
     --connection_count;
+    if (memory_return) memory_return->ended(connection_count);
     bump(counters.active, int64_t(-1));
     if (exit_ != Exit::running) return check_exit();
     for (auto& listener : listeners_) {

@@ -3,9 +3,10 @@
 
     bench/load/idle_memory.py [BINARY] [--peer NGINX] [-n CONNECTIONS] [--tls]
 
-Each connection gets one answer first. `kept` is what is left of the growth, for each of them, two
-seconds after all have closed. `preallocated` is what a worker holds for its
-worker_connections before any client comes, found by starting it with few and with many.
+Each connection gets one answer first, and is looked at three seconds later. `kept` is what is left
+of the growth, for each of them, three seconds after all have closed. `preallocated` is what a
+worker holds for its worker_connections before any client comes, found by starting it with few and
+with many.
 """
 import argparse
 import os
@@ -36,11 +37,11 @@ def growth(bench, server, path, count, tls):
     command = bench.load_command(port, path, "-c", count, "-i", client=client)
     holder = subprocess.Popen(command, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
     said = holder.stdout.readline().strip()
-    time.sleep(1)
+    time.sleep(3)
     after = private_bytes(server)
     holder.stdin.close()
     holder.wait()
-    time.sleep(2)
+    time.sleep(3)
     left = private_bytes(server)
     if said != "holding %d errors 0" % count:
         raise SystemExit("load client: " + said)

@@ -300,7 +300,7 @@ LUA_FFI int ngx_http_lua_ffi_socket_tcp_get_ssl_pointer(ngx_http_request_t*,
                                                         ngx_http_lua_socket_tcp_upstream_t* u,
                                                         void** pssl, char** errmsg) {
     core::TlsSession* tls = lua::tls_of(u, "no ssl connection", errmsg);
-    *pssl = tls ? tls->native() : nullptr;
+    *pssl = tls ? tls->pinned() : nullptr;
     return tls ? lua::ffi_ok : lua::ffi_error;
 }
 

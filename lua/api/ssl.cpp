@@ -239,14 +239,14 @@ LUA_FFI int ngx_http_lua_ffi_req_shared_ssl_ciphers(ngx_http_request_t* r, uint1
 }
 
 LUA_FFI void* ngx_http_lua_ffi_get_req_ssl_pointer(ngx_http_request_t* r, char** err) {
-    return lua::session_of(r, err);
+    return core::TlsSession::pin(lua::session_of(r, err));
 }
 
 LUA_FFI void* ngx_http_lua_ffi_get_upstream_ssl_pointer(ngx_http_request_t* r, char** err) {
     const char* why = "bad request";
     ssl_st* found = r && r->request ? server::upstream_tls(*r->request, why) : nullptr;
     if (!found) lua::fail(err, why);
-    return found;
+    return core::TlsSession::pin(found);
 }
 
 LUA_FFI int ngx_http_lua_ffi_ssl_client_random(ngx_http_request_t* r, unsigned char* out,

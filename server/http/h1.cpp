@@ -438,6 +438,7 @@ void H1::request_over() {
         return;
     }
     bool again = request.keep_alive && !cut_ && !body_left;
+    int64_t timeout_ms = request.core().keepalive_timeout->count;
     request_ = nullptr;
     parser_ = nullptr;
     body_left_ = 0;
@@ -445,20 +446,21 @@ void H1::request_over() {
     holds_request_memory_ = false;
     Request::destroy(&request);
     bump(worker.counters.writing, int64_t(-1));
-    if (again) return go_idle();
+    if (again) return go_idle(timeout_ms);
     state_ = State::closing;
     if (pending_ == 0) return finish_closing();
     schedule_flush();
 }
 
-void H1::go_idle() {
+void H1::go_idle(int64_t timeout_ms) {
     state_ = State::idle;
-    const CoreConf& conf = *listen.default_server->root.core;
     between_requests_ = true;
     log.action = "keepalive";
-    int64_t timeout = conf.keepalive_timeout->count;
-    if (worker.leaving()) timeout = std::min(timeout, conf.keepalive_min_timeout->count);
-    read_timer_.set(timeout);
+    if (worker.leaving()) {
+        const CoreConf& conf = *listen.default_server->root.core;
+        timeout_ms = std::min(timeout_ms, conf.keepalive_min_timeout->count);
+    }
+    read_timer_.set(timeout_ms);
 }
 
 // After a request that ended, or began to want its body, outside process().

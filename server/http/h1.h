@@ -86,7 +86,7 @@ class H1 final : public Connection, public Exchange {
     // the end of a request (h1.cpp)
     void request_over();
     void go_on();
-    void go_idle();
+    void go_idle(int64_t timeout_ms);
     void finish_closing();
     bool unfinished_handshake() const;
     void linger();

@@ -119,8 +119,11 @@ class Peer:
     def serve(self, sock):
         try:
             if self.tls:
-                with self.tls.wrap_socket(sock, server_side=True) as wrapped:
-                    return self.script(Link(wrapped, self))
+                # From here on `sock` has no descriptor: it is the other's.
+                sock = self.tls.wrap_socket(sock, server_side=True, do_handshake_on_connect=False)
+                with self.lock:
+                    self.open.add(sock)
+                sock.do_handshake()
             self.script(Link(sock, self))
         except OSError:
             pass
