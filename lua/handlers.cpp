@@ -3,13 +3,17 @@
 // index is handler_tree.cpp, requests are handler_run.cpp.
 #include "lua/handlers.h"
 
+#include <unistd.h>
+
 #include <algorithm>
+#include <cerrno>
 #include <memory>
 #include <vector>
 
 #include "conf/binder.h"
 #include "core/clock.h"
 #include "core/folder_watcher.h"
+#include "core/log.h"
 #include "core/result.h"
 #include "core/text.h"
 #include "lua/api.h"
@@ -355,6 +359,12 @@ void push_parameters(lua_State* L, const HandlerMatch::Parameter* parameters, in
 // ---- what others may know ----
 
 void for_each_handler_folder(const std::function<void(const HandlerFolderInfo&)>& visit) {
+    auto& configuration = server::Configuration::current();
+    if (!server::Worker::current() && configuration.http_level()) {
+        for (auto& tree : configuration.http<MainConf>(lua_handlers_main).trees) {
+            visit({tree->prefix(), tree->folder(), 0, true, false});
+        }
+    }
     for (auto& tree : folders().all) {
         visit({tree->prefix(), tree->folder(), tree->files(), tree->configured(),
                tree->is_polled()});
@@ -422,6 +432,11 @@ core::Result<std::function<void()>> stage_handlers(core::Slice prefix, core::Sli
     if (!folder.starts_with('/'))
         path = server::Configuration::current().options().prefix + path;
     if (real_path(path + "/").empty()) return refused("there is no folder \"" + path + "\"");
+    // Workers may see less than the master does.
+    if (::access(path.c_str(), R_OK | X_OK) != 0) {
+        return refused(core::format("folder \"%s\" cannot be read (%d: %s)", path.c_str(), errno,
+                                    core::error_name(errno)));
+    }
     if (!folder_watcher()) return std::function<void()>([] {});
     auto tree = std::make_shared<HandlerTree>(below, path, false);
     tree->start(*folder_watcher(), load_in_background);

@@ -116,6 +116,9 @@ void Master::run_child(int id, int slot, core::Fd control_end) {
     }
     auto running = worker.open();
     if (!running) refuse_to_start(running.error());
+    for (ControlResource* resource : control_resources()) {
+        resource->started(place, process_.control.state());
+    }
     WorkerControl control(worker, process_.sockets, lifeline_[0]);
     auto watched = control.start();
     if (!watched) refuse_to_start(watched.error());

@@ -101,6 +101,9 @@ void Control::reload_kept() {
 core::Result<void> Control::start(ControlPlace::Kind kind) {
     kind_ = kind;
     running_ = true;
+    if (kind_ == ControlPlace::single) {
+        for (ControlResource* resource : control_resources()) resource->started(place(), state_);
+    }
     return server_.start();
 }
 

@@ -109,6 +109,10 @@ REGISTER_MODULE(module_control);
 
 }  // namespace
 
+bool has_control(Configuration& configuration) {
+    return !control_conf(configuration).addresses.empty();
+}
+
 ControlConf& control_conf(Configuration& configuration) {
     auto& binder = configuration.binder();
     return *static_cast<ControlConf*>(binder.own(configuration.main_level(), module_control.index));

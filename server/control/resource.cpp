@@ -33,6 +33,10 @@ ControlResource::ControlResource(const char* name) : name_(name) {
     all.insert(at, this);
 }
 
+std::string ControlResource::object_of(const std::vector<std::string>& path) const {
+    return encode_segment(path[0]);
+}
+
 const std::vector<ControlResource*>& control_resources() { return registered(); }
 
 ControlResource* find_control_resource(core::Slice name) {

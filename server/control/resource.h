@@ -106,6 +106,10 @@ class ControlResource {
     virtual void configured(Configuration&) {}
     // In a new worker, which has the master's memory: what differs by process.
     virtual void begin(const ControlPlace&, const ControlState&) {}
+    // In a worker (or the only process) whose modules are up, before it serves: what only it holds.
+    virtual void started(const ControlPlace&, const ControlState&) {}
+    // What of a path, which is not empty, has a version of its own: the first segment of a key.
+    virtual std::string object_of(const std::vector<std::string>& path) const;
 
   protected:
     ~ControlResource() = default;
@@ -120,6 +124,9 @@ ControlResource* find_control_resource(core::Slice name);
 // All of them, or the first that was refused.
 core::Result<std::vector<StagedPtr>> stage_items(const std::vector<ControlItem>& items,
                                                  const ControlPlace& place);
+
+// Whether there is a control socket, when the configuration has been read.
+bool has_control(Configuration& configuration);
 
 // Segments of paths.
 std::string encode_segment(core::Slice text);

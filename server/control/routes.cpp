@@ -117,8 +117,8 @@ ControlAnswer Control::show(const std::vector<std::string>& path) {
     if (!resource) return control_error(no_such_path());
     std::vector<std::string> rest(path.begin() + 1, path.end());
     if (auto wrong = resource->show(rest, state_, json)) return control_error(*wrong);
-    uint64_t version = rest.empty() ? state_.version()
-                                    : state_.version_of(ControlState::object_of(first, rest));
+    uint64_t version = state_.version();
+    if (!rest.empty()) version = state_.version_of(first + "/" + resource->object_of(rest));
     return {200, json.take(), version};
 }
 
@@ -164,9 +164,11 @@ ControlOutcome Control::check_version(core::Slice if_match, core::Slice path) co
     }
     uint64_t version = state_.version();
     auto segments = split_path(path.substr(root.size()));
-    if (segments && segments->size() > 1) {
+    ControlResource* resource = segments && segments->size() > 1
+                                    ? find_control_resource((*segments)[0]) : nullptr;
+    if (resource) {
         std::vector<std::string> rest(segments->begin() + 1, segments->end());
-        version = state_.version_of(ControlState::object_of((*segments)[0], rest));
+        version = state_.version_of(segments->front() + "/" + resource->object_of(rest));
     }
     if (*named == version) return {};
     return ControlError{412, "stale", core::format("version %llu was named, it is %llu by now",

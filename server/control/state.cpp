@@ -73,11 +73,6 @@ std::string ControlState::object_of(const ControlItem& item) {
     return item.resource + "/" + item.key.substr(0, item.key.find('/'));
 }
 
-std::string ControlState::object_of(const std::string& resource,
-                                    const std::vector<std::string>& path) {
-    return path.empty() ? resource : resource + "/" + encode_segment(path[0]);
-}
-
 void ControlState::put(const ControlItem& item) {
     if (item.value) {
         resources_[item.resource][item.key] = *item.value;

@@ -28,8 +28,6 @@ class ControlState {
     // When `object` ("upstreams/backend") last changed.
     uint64_t version_of(const std::string& object) const;
     static std::string object_of(const ControlItem& item);
-    static std::string object_of(const std::string& resource,
-                                 const std::vector<std::string>& path);
 
     struct Undo {
         uint64_t version;

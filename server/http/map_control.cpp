@@ -67,6 +67,11 @@ class Maps final : public ControlResource {
     ControlOutcome plan(const ControlCall& call, ControlDraft& draft) const override;
     core::Result<StagedPtr> stage(const ControlItem& item, const ControlPlace& place) override;
 
+    std::string object_of(const Path& path) const override {
+        const MapTable* map = find_map(path[0]);
+        return encode_segment(map ? map->name : path[0]);
+    }
+
   private:
     ControlOutcome show_map(const MapTable& map, const ControlState& state,
                             core::JsonWriter& to) const;

@@ -103,6 +103,9 @@ class Certificates final : public ControlResource {
     ControlOutcome plan(const ControlCall& call, ControlDraft& draft) const override;
     core::Result<StagedPtr> stage(const ControlItem& item, const ControlPlace& place) override;
     void configured(Configuration&) override { names = {}; }
+    std::string object_of(const Path& path) const override {
+        return encode_segment(core::to_lower(path[0]));
+    }
 
     HostMap<CertificatePtr> names;
 };

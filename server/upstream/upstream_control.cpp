@@ -156,6 +156,11 @@ class Upstreams final : public ControlResource {
     ControlOutcome plan(const ControlCall& call, ControlDraft& draft) const override;
     core::Result<StagedPtr> stage(const ControlItem& item, const ControlPlace& place) override;
 
+    std::string object_of(const Path& path) const override {
+        const UpstreamGroup* group = find_group(path[0]);
+        return encode_segment(group ? shown_name(*group) : path[0]);
+    }
+
   private:
     ControlOutcome edit(const ControlCall& call, UpstreamGroup& group, ControlDraft& draft) const;
 };
@@ -193,7 +198,7 @@ ControlOutcome Upstreams::show(const Path& path, const ControlState& state,
         return not_found("there is nothing at this path");
     }
     to.begin_object().member("name", shown_name(*group)).member("changed", group->replaced());
-    to.member("version", state.version_of(ControlState::object_of(name(), path)));
+    to.member("version", state.version_of("upstreams/" + object_of(path)));
     if (group->looks_up()) to.member("looked_up", true);
     to.key("peers").raw(write_list(current_specs(*group))).end_object();
     return {};

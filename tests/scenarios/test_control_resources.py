@@ -312,6 +312,62 @@ def test_a_server_that_rejects_handshakes_takes_names_that_have_certificates(ser
         shown_to(port, "another.test")
 
 
+# ---- handlers
+
+def say(text):
+    return 'return function() ngx.say(ngx.worker.id(), " %s") end' % text
+
+
+def test_folders_of_handlers_come_and_go_in_all_workers(server, control):
+    server.write("one/x.lua", say("one"))
+    server.write("two/x.lua", say("two"))
+    server.up(main=MAIN, workers=2, listen=EACH)
+    assert get(server.port, "/api/v2/x").status == 404
+    control.change("PUT", "handlers/api/v2", {"folder": server.path("one")})
+    assert workers_say(server, "/api/v2/x") == {0: "one", 1: "one"}
+    control.change("PUT", "handlers/api/v2", {"folder": "two"})
+    assert workers_say(server, "/api/v2/x") == {0: "two", 1: "two"}
+    assert control.get("handlers")["handlers"] == [
+        {"prefix": "/api/v2/", "folder": "two", "from": "run time"}]
+    server.write("two/x.lua", say("edited"))
+    assert wait_until(lambda: set(workers_say(server, "/api/v2/x").values()) == {"edited"})
+    assert server.reload()
+    assert wait_until(lambda: control.get("status")["settled"])
+    assert workers_say(server, "/api/v2/x") == {0: "edited", 1: "edited"}
+    assert wait_until(lambda: len(server.workers()) == 2)
+    os.kill(server.workers()[0], signal.SIGKILL)
+    assert workers_say(server, "/api/v2/x") == {0: "edited", 1: "edited"}
+    control.change("DELETE", "handlers/api/v2")
+    assert {get(server.port, "/api/v2/x").status for _ in range(12)} == {404}
+    for path, value, said in (("handlers/x", {"folder": "nowhere"}, "there is no folder"),
+                              ("handlers/x", {}, "is missing")):
+        refused = control.ask("PUT", path, value)
+        assert refused.status == 422 and said in refused.error
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="workers have the master's rights")
+def test_what_a_worker_refuses_is_undone_everywhere(server, control):
+    """The master, which is root, finds the folder; the workers, which are nobody, do not."""
+    text, at = backends("ab")
+    folder = os.path.dirname(server.write("closed/x.lua", say("closed")))
+    os.chmod(folder, 0o700)
+    server.up(main=MAIN, user="user nobody nogroup;\n", workers=2, listen=EACH,
+              locations=ASK + TOLD, http=MAP + text + "upstream back { server %s; }" % at["a"])
+    changes = [
+        {"method": "PUT", "path": "/v1/maps/told/a", "body": {"value": "one"}},
+        {"method": "PUT", "path": "/v1/upstreams/back/peers", "body": [at["b"]]},
+        {"method": "PUT", "path": "/v1/handlers/api", "body": {"folder": folder}}]
+    for _ in range(3):
+        refused = control.ask("POST", "changes", {"changes": changes})
+        assert refused.status == 422 and refused.json["error"]["code"] == "refused", refused
+        assert refused.json["error"]["worker"] in (0, 1) and "Permission denied" in refused.error
+        assert workers_say(server, "/who") == {0: "a", 1: "a"} and told(server, "a") == "first"
+    assert control.get("version")["version"] == 1
+    assert control.get("changes")["changes"] == []
+    assert control.change("POST", "changes", {"changes": changes[:2]})["workers"] == 2
+    assert workers_say(server, "/who") == {0: "b", 1: "b"} and told(server, "a") == "one"
+
+
 # ---- memory
 
 def rss(pid):
@@ -324,7 +380,7 @@ def is_sanitized(server):
         return b"__asan_init" in file.read()
 
 
-CHANGES = int(os.environ.get("RESTY_CONTROL_CHANGES", "400"))
+CHANGES = int(os.environ.get("RESTY_CONTROL_CHANGES", "250"))
 
 
 def test_many_changes_leave_memory_flat(server, control, certs):
