@@ -63,6 +63,7 @@ int Master::run() {
         handle(take_signals());
         if (state_ == State::running) respawn_due();
         if (quit_due_ms_) quit_when_due();
+        if (hurry_due_ms_ && core::Clock::monotonic_ms() >= hurry_due_ms_) hurry_oldest();
         if (reload_wanted_) reload_when_due();
         if (state_ == State::terminating) kill_stragglers();
     }
@@ -84,6 +85,7 @@ void Master::wait() {
     };
     for (const Respawn& respawn : respawns_) no_longer_than(respawn.due_ms);
     if (reload_wanted_) no_longer_than(reload_due_ms());
+    if (hurry_due_ms_) no_longer_than(hurry_due_ms_);
     if (quit_due_ms_) no_longer_than(quit_due_ms_);
     if (state_ == State::terminating) timeout = 50;
     core::Reactor::current().turn(timeout);

@@ -56,6 +56,7 @@ class Master {
         bool ready;               // it accepts
         bool told;                // to leave
         int64_t started_ms;
+        int64_t told_ms = 0;
         bool hurried = false;     // …and not to wait for worker_shutdown_timeout
     };
     struct Respawn {
@@ -87,6 +88,7 @@ class Master {
     void reload();
     void refresh_workers();
     void hurry_oldest();
+    int64_t oldest_kept() const;
 
     // master_children.cpp
     void start_workers();
@@ -115,6 +117,7 @@ class Master {
     bool reported_ready_ = false;         // …all of this generation, and the old ones were told
     bool reload_wanted_ = false;          // HUP came; several are one
     int64_t reload_began_ms_ = 0;         // when the newest generation's reload began
+    int64_t hurry_due_ms_ = 0;            // workers may be too many then; 0: they are not
     int64_t up_ms_ = 0;                   // when that generation was up
     bool no_accepting_ = false;           // WINCH: workers left, none are started
     bool failed_ = false;

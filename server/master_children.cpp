@@ -201,6 +201,7 @@ void Master::respawn_due() {
 }
 
 void Master::tell(Child& child, int signal) {
+    if (!child.told) child.told_ms = core::Clock::monotonic_ms();
     child.told = true;
     process_.control.worker_left(child.pid);
     if (::kill(child.pid, signal) != 0 && errno != ESRCH) {

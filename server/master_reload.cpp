@@ -28,6 +28,9 @@ constexpr int64_t patience_ms = 10000;
 // leaves half of the machine's time to the requests.
 constexpr int64_t pause_max_ms = 200;
 
+// What a worker told to leave gets before it may be hurried: idle connections are gone by then.
+constexpr int64_t unhurried_ms = 2000;
+
 void notify_reloading() {
     core::notify_service_manager(core::format("RELOADING=1\nMONOTONIC_USEC=%llu",
                                 static_cast<unsigned long long>(core::Clock::precise_us()))
@@ -86,9 +89,8 @@ void Master::refresh_workers() {
     }
 }
 
-// The oldest generations of those that drain, beyond worker_draining_generations of them, wait no
-// longer for their connections: every one holds memory of its own.
-void Master::hurry_oldest() {
+// The oldest of the generations that drain which may take their time.
+int64_t Master::oldest_kept() const {
     auto& conf = process_.configuration->main<MainConf>(main_module);
     std::vector<int> draining;
     for (const Child& child : children_) {
@@ -98,13 +100,25 @@ void Master::hurry_oldest() {
     draining.erase(std::unique(draining.begin(), draining.end()), draining.end());
     size_t room = size_t(std::max(1, SharedStatus::slots / conf.worker_processes - 1));
     size_t limit = std::min(size_t(conf.draining_generations.value), room);
-    if (draining.size() <= limit) return;
-    int oldest_kept = draining[draining.size() - limit];
+    return draining.size() > limit ? draining[draining.size() - limit] : 0;
+}
+
+// The oldest generations of those that drain, beyond worker_draining_generations of them, wait no
+// longer for their connections: every one holds memory of its own. Those that have little left to
+// do are given the time to go by themselves.
+void Master::hurry_oldest() {
+    hurry_due_ms_ = 0;
+    if (state_ != State::running) return;
+    int64_t oldest = oldest_kept(), now = core::Clock::monotonic_ms();
     for (Child& child : children_) {
-        if (child.generation >= oldest_kept || child.hurried) continue;
+        if (child.generation >= oldest || child.hurried) continue;
+        if (now - child.told_ms < unhurried_ms) {
+            hurry_due_ms_ = now + unhurried_ms / 4;
+            continue;
+        }
         child.hurried = true;
-        LOG(core::process_log(), notice, 0, "more than %zu generations of workers drain, worker "
-            "process %d is to close its connections", limit, int(child.pid));
+        LOG(core::process_log(), notice, 0, "too many generations of workers drain, worker process "
+            "%d is to close its connections", int(child.pid));
         tell(child, SIGWINCH);
     }
 }

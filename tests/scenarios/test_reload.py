@@ -108,10 +108,11 @@ def test_a_tunnel_lives_through_reloads(server):
             proxy_set_header Connection Upgrade;
         }""")
     with IdleSockets(server.port, 3, "/tunnel") as sockets:
-        for _ in range(2):
+        for done in range(2):
             assert server.reload(30)
+            assert wait_until(lambda count=done + 1: server.log().count(
+                "gracefully shutting down") == count, 30)
             assert sockets.lost() == 0
-        assert server.log().count("start worker process") == 3
     assert wait_until(lambda: len(server.workers()) == 1, 30)
 
 
