@@ -8,6 +8,8 @@
 
 #include "core/slice.h"
 
+struct ssl_st;
+
 namespace core {
 class TlsContext;
 class TlsSession;
@@ -15,6 +17,7 @@ class TlsSession;
 
 namespace server {
 
+class Connection;
 class TlsAccept;
 struct VirtualServer;
 
@@ -35,6 +38,9 @@ const VirtualServer* negotiated_server(const core::TlsSession& session);
 // Tells a new session whose handshake it is, so that its hello can choose among the servers of that
 // address. Null: it is over.
 void bind_session(core::TlsSession& session, TlsAccept* accept);
+
+// The connection of a session whose handshake is not over; null afterwards.
+Connection* handshaking_connection(const ssl_st* session);
 
 // What the client showed, as its server demands it.
 enum class ClientCertificate : uint8_t { good, refused, missing };

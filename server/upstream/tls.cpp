@@ -36,15 +36,6 @@ int key_index() {
     return index;
 }
 
-int give_password(char* to, int room, int, void* data) {
-    auto& passwords = *static_cast<std::vector<std::string>*>(data);
-    if (passwords.empty()) return 0;
-    const std::string& password = passwords.front();
-    int size = int(std::min<size_t>(password.size(), size_t(room)));
-    std::memcpy(to, password.data(), size_t(size));
-    return size;
-}
-
 Result<std::vector<std::string>> read_passwords(const std::string& path) {
     std::ifstream file(path);
     if (!file) return Error{"cannot open \"" + path + "\""};
@@ -106,17 +97,6 @@ Result<void> run_commands(SSL_CTX* context, const conf::Pairs& commands) {
     return done;
 }
 
-// "data:PEM" or the path of a file.
-BIO* open_pem(core::Slice named) {
-    if (named.starts_with("data:")) {
-        named.remove_prefix(5);
-        return BIO_new_mem_buf(named.data(), int(named.size()));
-    }
-    std::string path(named);
-    if (path[0] != '/') path = Configuration::current().binder().conf_prefix + path;
-    return BIO_new_file(path.c_str(), "r");
-}
-
 // What a context depends on. Files may have changed since the last configuration.
 std::string fingerprint(const UpstreamTlsSettings& settings) {
     std::string text = core::format(
@@ -142,64 +122,6 @@ std::string conf_path(const std::string& path, conf::Binder& binder) {
 }
 
 }  // namespace
-
-// A certificate with its chain and key.
-struct UpstreamTls::OwnCertificate {
-    std::vector<X509*> chain;            // the server's own first
-    EVP_PKEY* key = nullptr;
-    int64_t read_s = 0, used_s = 0;
-
-    ~OwnCertificate() {
-        for (X509* each : chain) X509_free(each);
-        EVP_PKEY_free(key);
-    }
-    bool read(core::Slice chain_name, core::Slice key_name, std::vector<std::string>& passwords) {
-        BIO* bio = open_pem(chain_name);
-        if (!bio) return false;
-        X509* next = PEM_read_bio_X509_AUX(bio, nullptr, nullptr, nullptr);
-        for (; next; next = PEM_read_bio_X509(bio, nullptr, nullptr, nullptr)) {
-            chain.push_back(next);
-        }
-        BIO_free(bio);
-        if (chain.empty()) return false;
-        ERR_clear_error();               // that there are no more
-        bio = open_pem(key_name);
-        if (!bio) return false;
-        key = PEM_read_bio_PrivateKey(bio, nullptr, give_password, &passwords);
-        BIO_free(bio);
-        return key != nullptr;
-    }
-    bool use(SSL* ssl) const {
-        bool good = SSL_use_certificate(ssl, chain[0]) == 1;
-        for (size_t i = 1; good && i < chain.size(); ++i) {
-            good = SSL_add1_chain_cert(ssl, chain[i]) == 1;
-        }
-        return good && SSL_use_PrivateKey(ssl, key) == 1;
-    }
-};
-
-conf::Result<void> parse_setting(CertificateCache& to, const conf::Line& line) {
-    for (size_t i = 0; i < line.count(); ++i) {
-        core::Slice text = line.arg(i);
-        size_t equals = text.find('=');
-        core::Slice name = text.substr(0, equals);
-        core::Slice value = equals == core::Slice::npos ? core::Slice{} : text.substr(equals + 1);
-        auto seconds = conf::parse_time_s(value);
-        auto number = core::parse_number(value);
-        if (text == "off" && line.count() == 1) {
-            to.most = 0;
-        } else if (name == "max" && number && *number > 0) {
-            to.most = int64_t(*number);
-        } else if (name == "inactive" && seconds) {
-            to.inactive_s = *seconds;
-        } else if (name == "valid" && seconds) {
-            to.valid_s = *seconds;
-        } else {
-            return conf::invalid_parameter(text);
-        }
-    }
-    return {};
-}
 
 Result<std::shared_ptr<UpstreamTls>> UpstreamTls::create(const UpstreamTlsSettings& settings,
                                                          const char* prefix,
@@ -229,8 +151,6 @@ Result<void> UpstreamTls::configure(const UpstreamTlsSettings& settings, const c
         if (!read) return read.take_error();
         passwords_ = std::move(*read);
     }
-    SSL_CTX_set_default_passwd_cb(context_->native(), give_password);
-    SSL_CTX_set_default_passwd_cb_userdata(context_->native(), &passwords_);
     core::Slice certificate = settings.tls_certificate->source();
     if (!certificate.empty()) {
         if (!settings.tls_certificate_key.is_set) {
@@ -241,7 +161,8 @@ Result<void> UpstreamTls::configure(const UpstreamTlsSettings& settings, const c
             settings.tls_certificate_key->is_constant()) {
             done = context_->use_certificate_files(
                 conf_path(std::string(certificate), binder),
-                conf_path(std::string(settings.tls_certificate_key->source()), binder));
+                conf_path(std::string(settings.tls_certificate_key->source()), binder),
+                passwords_);
             if (!done) return done;
         }
     }
@@ -318,40 +239,15 @@ bool UpstreamTls::use_own_certificate(Request& request, const UpstreamTlsSetting
     core::Slice certificate = settings.tls_certificate->evaluate(request);
     if (certificate.empty()) return true;
     core::Slice key = settings.tls_certificate_key->evaluate(request);
-    auto own = own_certificate(*settings.tls_certificate_cache, certificate, key);
-    if (own && own->use(session.native())) return true;
-    LOG(request.log, error, 0, "cannot load certificate \"%.*s\"%s", int(certificate.size()),
+    auto own = certificates_.find(*settings.tls_certificate_cache, certificate, key, passwords_);
+    if (!own) {
+        LOG(request.log, error, 0, "%s", own.error().what.c_str());
+        return false;
+    }
+    if ((*own)->use(session.native())) return true;
+    LOG(request.log, error, 0, "cannot use certificate \"%.*s\"%s", int(certificate.size()),
         certificate.data(), core::take_tls_errors().c_str());
     return false;
-}
-
-// From the cache, or read. Null: it cannot be.
-std::shared_ptr<UpstreamTls::OwnCertificate> UpstreamTls::own_certificate(
-    const CertificateCache& cache, core::Slice chain, core::Slice key) {
-    int64_t now_s = core::Clock::seconds();
-    std::string name = std::string(chain) + "\n" + std::string(key);
-    auto known = certificates_.find(name);
-    if (known != certificates_.end()) {
-        OwnCertificate& kept = *known->second;
-        bool fresh = now_s - kept.read_s <= cache.valid_s &&
-                     now_s - kept.used_s <= cache.inactive_s;
-        kept.used_s = now_s;
-        if (fresh) return known->second;
-        certificates_.erase(known);
-    }
-    auto made = std::make_shared<OwnCertificate>();
-    if (!made->read(chain, key, passwords_)) return nullptr;
-    made->read_s = made->used_s = now_s;
-    if (cache.most == 0) return made;
-    if (int64_t(certificates_.size()) >= cache.most) {
-        auto oldest = std::min_element(certificates_.begin(), certificates_.end(),
-                                       [](const auto& a, const auto& b) {
-                                           return a.second->used_s < b.second->used_s;
-                                       });
-        certificates_.erase(oldest);
-    }
-    certificates_.emplace(std::move(name), made);
-    return made;
 }
 
 std::string UpstreamTls::check(core::TlsSession& session, core::Slice name) {

@@ -14,6 +14,7 @@
 #include "core/result.h"
 #include "core/slice.h"
 #include "core/socket.h"
+#include "server/http/certificate_files.h"
 #include "server/http/variables.h"
 
 struct ssl_session_st;
@@ -35,13 +36,6 @@ inline constexpr conf::Choice<TlsProtocol> upstream_tls_protocols[] = {
     {"TLSv1", TlsProtocol::tls1},    {"TLSv1.1", TlsProtocol::tls11},
     {"TLSv1.2", TlsProtocol::tls12}, {"TLSv1.3", TlsProtocol::tls13}};
 constexpr const auto& choices(TlsProtocol) { return upstream_tls_protocols; }
-
-// How certificates that variables name are kept once they were read.
-struct CertificateCache {
-    int64_t most = 0;                    // 0: off
-    int64_t inactive_s = 10, valid_s = 60;
-};
-conf::Result<void> parse_setting(CertificateCache& to, const conf::Line& line);
 
 class UpstreamTls;
 
@@ -87,15 +81,12 @@ class UpstreamTls {
                                  conf::Binder& binder);
     bool use_own_certificate(Request& request, const UpstreamTlsSettings& settings,
                              core::TlsSession& session);
-    struct OwnCertificate;
-    std::shared_ptr<OwnCertificate> own_certificate(const CertificateCache& cache,
-                                                    core::Slice chain, core::Slice key);
     void keep(core::TlsSession& session, ssl_session_st* resumable);
 
     std::shared_ptr<core::TlsContext> context_;
     std::vector<std::string> passwords_;
     std::unordered_map<std::string, ssl_session_st*> sessions_;
-    std::unordered_map<std::string, std::shared_ptr<OwnCertificate>> certificates_;
+    CertificateFiles certificates_;
 };
 
 }  // namespace server

@@ -24,6 +24,7 @@
 #include "server/http/server_tls.h"
 #include "server/http/tls_accept.h"
 #include "server/http/tls_sessions.h"
+#include "server/http/variable_certificates.h"
 #include "server/stream/blocks.h"
 
 namespace server {
@@ -62,8 +63,15 @@ struct SessionCache {
     std::shared_ptr<TlsSessionCache> shared;
 };
 
+// A certificate's or a key's file; perhaps variables name it.
+struct NamedFile {
+    std::string text;
+    ComplexValue value;                // only when there are variables
+};
+
 struct Conf {
-    std::vector<std::string> certificates, keys;
+    std::vector<NamedFile> certificates, keys;
+    conf::Setting<CertificateCache> certificate_cache;
     bool certificates_given = false, keys_given = false;
     std::vector<std::pair<std::string, std::string>> commands;   // ssl_conf_command
     conf::Setting<conf::Choices<Protocol>> protocols;
@@ -106,16 +114,25 @@ extern const Module module_ssl;
 
 // ---- directives ----
 
+Result<void> add_file(std::vector<NamedFile>& to, const Line& line) {
+    NamedFile named{std::string(line.arg(0)), {}};
+    if (named.text.find('$') != std::string::npos) {
+        auto compiled = ComplexValue::compile(line.arg(0), line);
+        if (!compiled) return compiled.take_error();
+        named.value = std::move(*compiled);
+    }
+    to.push_back(std::move(named));
+    return {};
+}
+
 Result<void> add_certificate(Conf& conf, const Line& line) {
     conf.certificates_given = true;
-    conf.certificates.emplace_back(line.arg(0));
-    return {};
+    return add_file(conf.certificates, line);
 }
 
 Result<void> add_key(Conf& conf, const Line& line) {
     conf.keys_given = true;
-    conf.keys.emplace_back(line.arg(0));
-    return {};
+    return add_file(conf.keys, line);
 }
 
 Result<void> add_command(Conf& conf, const Line& line) {
@@ -129,10 +146,21 @@ Result<void> add_ticket_key(Conf& conf, const Line& line) {
     return {};
 }
 
-// What is asked for later than the others: named, so that nobody believes it is at work.
-Result<void> not_yet(Conf&, const Line& line) {
-    if (line.count() == 1 && line.arg(0) == "off") return {};
-    return conf::directive_error(line, "is not available in this version");
+// Encrypted Client Hello: named, so that nobody believes it is at work.
+Result<void> refuse_ech(Conf&, const Line& line) {
+    return conf::directive_error(
+        line, core::format("is not supported: %s has no Encrypted Client Hello",
+                           OpenSSL_version(OPENSSL_VERSION)).c_str());
+}
+
+Result<void> set_compression(Conf& conf, const Line& line) {
+    auto read = conf::apply_field<Conf, &Conf::compression>(&conf, line);
+    if (read && conf.compression) {
+        line.binder.warn(line.node.place,
+                         core::format("\"ssl_certificate_compression\" ignored: %s cannot "
+                                      "compress certificates", OpenSSL_version(OPENSSL_VERSION)));
+    }
+    return read;
 }
 
 Result<void> parse_shared(SessionCache& cache, Slice text, const Line& line) {
@@ -178,10 +206,10 @@ constexpr uint32_t anywhere = where | conf::in_stream | conf::in_stream_server;
 constexpr conf::Directive directives[] = {
     {"ssl_certificate", anywhere, conf::takes(1), conf::call<add_certificate>},
     {"ssl_certificate_key", anywhere, conf::takes(1), conf::call<add_key>},
-    {"ssl_certificate_cache", where, conf::takes(1, 3), conf::call<not_yet>},
-    {"ssl_ech_file", where, conf::takes(1), conf::call<not_yet>},
+    {"ssl_certificate_cache", where, conf::takes(1, 3), conf::field<&Conf::certificate_cache>},
+    {"ssl_ech_file", anywhere, conf::takes(1), conf::call<refuse_ech>},
     {"ssl_password_file", anywhere, conf::takes(1), conf::field<&Conf::password_file>},
-    {"ssl_certificate_compression", where, conf::takes_flag(), conf::field<&Conf::compression>},
+    {"ssl_certificate_compression", anywhere, conf::takes_flag(), conf::call<set_compression>},
     {"ssl_dhparam", anywhere, conf::takes(1), conf::field<&Conf::dhparam>},
     {"ssl_ecdh_curve", anywhere, conf::takes(1), conf::field<&Conf::curves>},
     {"ssl_protocols", anywhere, conf::takes_at_least(1), conf::field<&Conf::protocols>},
@@ -237,23 +265,35 @@ Result<std::vector<std::string>> read_passwords(const std::string& written) {
     return passwords;
 }
 
+bool has_variables(const NamedFile& named) { return !named.value.empty(); }
+ComplexValue value_of(const NamedFile& named) {
+    return has_variables(named) ? named.value : ComplexValue(named.text);
+}
+
 Result<void> load_certificates(core::TlsContext& context, const Conf& conf) {
     auto passwords = read_passwords(conf.password_file);
     if (!passwords) return passwords.take_error();
-    for (size_t i = 0; i < conf.certificates.size(); ++i) {
-        const std::string& certificate = conf.certificates[i];
-        if (i >= conf.keys.size()) {
-            return Error{"no \"ssl_certificate_key\" is defined for certificate \"" + certificate +
-                         "\""};
+    size_t count = conf.certificates.size();
+    if (conf.keys.size() < count) {
+        return Error{"no \"ssl_certificate_key\" is defined for certificate \"" +
+                     conf.certificates.back().text + "\""};
+    }
+    if (std::any_of(conf.certificates.begin(), conf.certificates.end(), has_variables) ||
+        std::any_of(conf.keys.begin(), conf.keys.begin() + long(count), has_variables)) {
+        VariableCertificates::Settings settings{{}, conf.certificate_cache, std::move(*passwords)};
+        for (size_t i = 0; i < count; ++i) {
+            settings.named.emplace_back(value_of(conf.certificates[i]), value_of(conf.keys[i]));
         }
-        if (certificate.find('$') != std::string::npos) {
-            return Error{"variables in \"ssl_certificate\" are not available in this version"};
-        }
-        bool inlined = certificate.starts_with("data:") && conf.keys[i].starts_with("data:");
-        auto used = inlined ? context.use_certificate_pem(Slice(certificate).substr(5),
-                                                          Slice(conf.keys[i]).substr(5))
-                            : context.use_certificate_files(path_of(certificate),
-                                                            path_of(conf.keys[i]), *passwords);
+        VariableCertificates::attach(context.native(), std::move(settings));
+        return {};
+    }
+    for (size_t i = 0; i < count; ++i) {
+        Slice certificate = conf.certificates[i].text, key = conf.keys[i].text;
+        bool inlined = certificate.starts_with("data:") && key.starts_with("data:");
+        auto used = inlined
+                        ? context.use_certificate_pem(certificate.substr(5), key.substr(5))
+                        : context.use_certificate_files(path_of(certificate), path_of(key),
+                                                        *passwords);
         if (!used) return used;
     }
     return {};
@@ -465,7 +505,7 @@ int on_hello(SSL* ssl, int* alert, void*) {
 // script decides on these, its server (at `place`) keeps them to itself.
 std::string scope_of(const Conf& conf, const conf::Place* place) {
     std::string text = place ? conf::place_suffix(*place) + '\n' : std::string();
-    for (const std::string& certificate : conf.certificates) text += certificate + '\n';
+    for (const NamedFile& certificate : conf.certificates) text += certificate.text + '\n';
     for (const auto* part : {&*conf.client_certificate, &*conf.trusted_certificate, &*conf.crl}) {
         text += *part + '\n';
     }
@@ -567,6 +607,10 @@ Result<void> build_streams(StreamBlocks& blocks) {
     for (auto& server : blocks.servers) {
         const Conf& conf = *static_cast<const Conf*>(server->level->get(module_ssl.index));
         if (conf.certificates.empty()) continue;
+        if (std::any_of(conf.certificates.begin(), conf.certificates.end(), has_variables)) {
+            return Error{"variables in \"ssl_certificate\" are not available in stream{}" +
+                         conf::place_suffix(server->place)};
+        }
         auto built = build(conf, Protocols::any);
         if (!built) return built.take_error();
         server->tls = std::move(*built);
@@ -662,6 +706,10 @@ ClientCertificate judge_client(const core::TlsSession& session, const ServerTls&
     if (!shown) return tls.needs_certificate ? ClientCertificate::missing : ClientCertificate::good;
     bool valid = !tls.needs_valid || session.verify_result() == X509_V_OK;
     return valid ? ClientCertificate::good : ClientCertificate::refused;
+}
+
+Connection* handshaking_connection(const SSL* ssl) {
+    return static_cast<TlsAccept*>(SSL_get_ex_data(ssl, accept_slot()));
 }
 
 void bind_session(core::TlsSession& session, TlsAccept* accept) {
