@@ -5,6 +5,7 @@
 #include "lua/api/socket_tcp.h"
 #include "lua/text.h"
 #include "server/http/core_conf.h"
+#include "server/http/request.h"
 
 namespace lua {
 namespace {
@@ -15,7 +16,14 @@ enum class Step : uint8_t { done, waits, failed };
 Step advance(TcpSocket& socket, core::Slice& bytes, SocketFailure& failure) {
     while (!bytes.empty()) {
         core::IoResult sent = socket.connection->stream.write(bytes);
-        if (sent.bytes > 0) bytes.remove_prefix(size_t(sent.bytes));
+        if (sent.bytes > 0) {
+            bytes.remove_prefix(size_t(sent.bytes));
+            if (socket.kind == TcpSocket::Kind::raw && socket.request) {
+                // What the request answers, for its log: there is no head apart from the rest.
+                socket.request->bytes_sent += sent.bytes;
+                socket.request->body_bytes_sent += sent.bytes;
+            }
+        }
         switch (sent.status) {
         case core::Io::done:
             break;
