@@ -11,6 +11,7 @@
 #include "core/clock.h"
 #include "core/dns_channel.h"
 #include "core/dns_reply.h"
+#include "core/histogram.h"
 #include "core/text.h"
 
 namespace core {
@@ -131,8 +132,18 @@ struct ResolverCore {
     int64_t conf_looked_ms = -1;
     int64_t conf_changed = 0;
 
+    Counter* counters = nullptr;
+
     explicit ResolverCore(Resolver& resolver)
-        : owner(resolver), hosts(resolver.options_.hosts_path) {}
+        : owner(resolver), hosts(resolver.options_.hosts_path) {
+        if (Resolver::find_counters_) {
+            counters = Resolver::find_counters_(resolver.options_.status_zone);
+        }
+    }
+    void count(Resolver::Count what) {
+        if (counters) add(counters[what]);
+    }
+    void count_result(ResolveStatus status);
     ~ResolverCore() { channel.reset(); }   // before the lookups it would answer to
 
     // Whether names of this kind are tried below the search domains: then a dot at the end counts.
@@ -197,6 +208,7 @@ void ResolverCore::start(ResolveQuery& query, const std::string& name, ResolveKi
         query.answer_ = failure(name, ResolveStatus::server_failure);
     }
     if (query.answer_) {
+        count(Resolver::cached);
         Reactor::current().at_end(Reactor::work, query.ready_);
         return;
     }
@@ -217,6 +229,9 @@ ResolverCore::Lookup& ResolverCore::lookup_for(const std::string& key, const std
     slot = std::make_unique<Lookup>(*this, key, kind);
     slot->building.name = name;
     Lookup& lookup = *slot;
+    count(kind == ResolveKind::services  ? Resolver::services
+          : kind == ResolveKind::pointer ? Resolver::pointers
+                                         : Resolver::names);
     ask(lookup);
     return lookup;
 }
@@ -318,6 +333,19 @@ void ResolverCore::remember(const std::string& key, Entry entry) {
     cache.insert_or_assign(key, std::move(entry));
 }
 
+void ResolverCore::count_result(ResolveStatus status) {
+    switch (status) {
+    case ResolveStatus::ok: return count(Resolver::no_error);
+    case ResolveStatus::format_error: return count(Resolver::format_errors);
+    case ResolveStatus::server_failure: return count(Resolver::server_failures);
+    case ResolveStatus::host_not_found: return count(Resolver::not_found);
+    case ResolveStatus::unimplemented: return count(Resolver::unimplemented);
+    case ResolveStatus::refused: return count(Resolver::refused);
+    case ResolveStatus::timed_out: return count(Resolver::timed_out);
+    }
+    count(Resolver::others);
+}
+
 // What a lookup came to: cached when it is an answer, an old one when it is a failure.
 Answer ResolverCore::settle(Lookup& lookup) {
     auto result = std::make_shared<Resolution>(std::move(lookup.building));
@@ -326,6 +354,7 @@ Answer ResolverCore::settle(Lookup& lookup) {
     bool any = !addresses.empty() || !result->services.empty() || !result->pointer.empty();
     result->status = any ? ResolveStatus::ok : lookup.failed;
     if (!any && lookup.failed == ResolveStatus::ok) result->status = ResolveStatus::host_not_found;
+    count_result(result->status);
     if (!is_definite(result->status)) {
         Answer old = stale(lookup.key);
         return old ? old : result;

@@ -5,6 +5,7 @@
 // child, at the first query.
 #pragma once
 
+#include <atomic>
 #include <cstdint>
 #include <functional>
 #include <memory>
@@ -86,6 +87,7 @@ class Resolver : public std::enable_shared_from_this<Resolver> {
         int64_t try_timeout_ms = 2000;     // of the first datagram; doubled with each round
         int tries = 4;
         std::string hosts_path = "/etc/hosts";           // empty: none
+        std::string status_zone;                         // what it is counted as
         std::string resolv_conf_path = "/etc/resolv.conf";
     };
 
@@ -113,10 +115,23 @@ class Resolver : public std::enable_shared_from_this<Resolver> {
 
     const Options& options() const { return options_; }
 
+    // What a resolver counts: names asked for by kind, those answered without asking, and what
+    // lookups came to.
+    enum Count : uint8_t {
+        names, services, pointers, cached, no_error, format_errors, server_failures, not_found,
+        unimplemented, refused, timed_out, others,
+    };
+    // From now on resolvers that are used for the first time ask this for their counters, one for
+    // each Count (null: none), by their status_zone.
+    using FindCounters = std::atomic<int64_t>* (*)(const std::string& status_zone);
+    static void count_in(FindCounters find) { find_counters_ = find; }
+
   private:
     friend class ResolveQuery;
     friend struct ResolverCore;
     explicit Resolver(Options options);
+
+    inline static FindCounters find_counters_ = nullptr;
 
     Options options_;
     std::unique_ptr<struct ResolverCore> core_;

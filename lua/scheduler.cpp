@@ -8,10 +8,12 @@
 #include "core/reactor.h"
 #include "lua/conf.h"
 #include "lua/limits.h"
+#include "lua/metrics.h"
 #include "lua/op.h"
 #include "lua/thread.h"
 #include "lua/traceback.h"
 #include "lua/vm.h"
+#include "server/metrics.h"
 
 namespace lua {
 namespace {
@@ -271,6 +273,7 @@ void run_ready(LuaTask& task) {
 }
 
 void finish_task(LuaTask& task) {
+    if (task.started) end_measuring(task);
     LuaVm& vm = *task.vm;
     vm.hold();                 // done() may let go of it for good
     task.unlink();
@@ -304,6 +307,7 @@ TaskEnd run_task(LuaTask& task, int arguments) {
     run_thread(task, task.entry, arguments);
     if (!task.ready.empty()) run_ready(task);
     task.active = false;
+    if (task.started && task.end != TaskEnd::running) end_measuring(task);
     return task.end;
 }
 
@@ -360,6 +364,7 @@ LuaTask& create_task(LuaVm& vm, LuaPhase phase, server::Request* request) {
         vm.tasks.push_back(task);
         task.log_context = &core::process_log();
     }
+    if (server::metrics_on) begin_measuring(task);
     LuaVm::Coroutine coroutine = vm.take_coroutine();
     task.entry = take_thread(task, coroutine.L, LuaThread::entry);
     task.entry->anchor = coroutine.anchor;

@@ -84,6 +84,7 @@ SharedDict::Root* SharedDict::make_root(core::ShmZone& zone) {
     std::memset(root->buckets, 0, count * sizeof(Entry*));
     root->mask = uint32_t(count - 1);
     root->newest = root->oldest = nullptr;
+    root->keys = root->evicted = root->expired = root->refused = 0;
     zone.set_root(root);
     return root;
 }
@@ -114,6 +115,7 @@ void SharedDict::insert(Entry& entry) {
     bucket = &entry;
     in_order();
     r.link_newest(entry);
+    ++r.keys;
 }
 
 void SharedDict::drop(Entry& entry) {
@@ -123,6 +125,7 @@ void SharedDict::drop(Entry& entry) {
     *at = entry.chain;
     in_order();
     r.unlink(entry);
+    --r.keys;
     if (entry.type == list) free_list(entry);
     zone_->free_locked(&entry);
 }
@@ -139,6 +142,7 @@ void SharedDict::drop_expired() {
     for (int n = 0; n < expired_per_call; n++) {
         Entry* oldest = root().oldest;
         if (!oldest || !oldest->expired(now)) return;
+        ++root().expired;
         drop(*oldest);
     }
 }
@@ -166,9 +170,11 @@ SharedDict::Entry* SharedDict::allocate_entry(size_t bytes, bool may_evict, bool
     for (int tries = 0; !room && may_evict; tries++) {
         if (tries >= evictions_max && freed() >= evicted_bytes_least) break;
         if (!evict_oldest()) break;
+        ++root().evicted;
         evicted = true;
         room = zone_->allocate_locked(bytes);
     }
+    if (!room) ++root().refused;
     return static_cast<Entry*>(room);
 }
 
@@ -416,6 +422,7 @@ int SharedDict::flush_expired(int max) {
         Entry* next = at->newer;
         if (at->expired(now)) {
             drop(*at);
+            ++root().expired;
             if (++dropped == max) break;
         }
         at = next;
@@ -433,6 +440,13 @@ std::vector<std::string> SharedDict::keys(int max) {
         if (max > 0 && found.size() == size_t(max)) break;
     }
     return found;
+}
+
+SharedDict::Use SharedDict::use() {
+    core::ShmLock lock(*zone_);
+    const Root& r = root();
+    return {int64_t(capacity()), int64_t(zone_->slab().free_page_bytes()),
+            int64_t(zone_->slab().used_bytes()), r.keys, r.evicted, r.expired, r.refused};
 }
 
 size_t SharedDict::free_bytes() {

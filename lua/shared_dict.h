@@ -80,6 +80,14 @@ class SharedDict {
     int flush_expired(int max);                // 0: all; returns how many went
     std::vector<std::string> keys(int max);    // live ones, oldest first; 0: all
 
+    // How it is used: now, and since it was made.
+    struct Use {
+        int64_t capacity_bytes, free_bytes;          // free: whole pages
+        int64_t used_bytes;
+        int64_t keys, evicted, expired, refused;
+    };
+    Use use();
+
     size_t capacity() const { return zone_->bytes(); }
     size_t free_bytes();
     const std::string& name() const { return zone_->name(); }

@@ -78,6 +78,9 @@ struct SharedDict::Root {
     uint32_t mask;
     Entry* newest;
     Entry* oldest;
+    int64_t keys;                    // entries; those that have expired but lie there still too
+    int64_t evicted, expired;        // entries that went to make room, or past their time
+    int64_t refused;                 // values there was no room for
 
     void link_newest(Entry& entry) {
         entry.newer = nullptr;

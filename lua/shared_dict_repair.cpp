@@ -91,6 +91,7 @@ struct SharedDict::Repair {
     void link_by_use() {
         root.newest = root.oldest = nullptr;
         for (Entry* entry : entries) root.link_newest(*entry);
+        root.keys = int64_t(entries.size());
     }
 
     // The allocator is sound and has lost no more than a little.

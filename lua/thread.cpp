@@ -14,6 +14,7 @@
 namespace lua {
 
 LuaThread ended_thread;
+int64_t live_threads[3] = {};
 
 namespace {
 
@@ -43,6 +44,7 @@ LuaThread* take_thread(LuaTask& task, lua_State* L, LuaThread::Kind kind) {
     thread->kind = kind;
     thread->state = LuaThread::running;
     thread->member.thread = thread;
+    ++live_threads[kind];
     task.threads.push_back(thread->member);
     lua_setexdata(L, &task);
     lua_setexdata2(L, thread);
@@ -50,6 +52,7 @@ LuaThread* take_thread(LuaTask& task, lua_State* L, LuaThread::Kind kind) {
 }
 
 void free_thread(LuaThread* thread) {
+    --live_threads[thread->kind];
     thread->drop_op();
     thread->unlink();
     thread->member.unlink();

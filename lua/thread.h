@@ -215,6 +215,9 @@ inline core::List<Owned>& owned_by(LuaTask& task) {
 // or killed, a coroutine that an error went through.
 extern LuaThread ended_thread;
 
+// How many threads are attached to tasks, by kind.
+extern int64_t live_threads[3];
+
 // Pools (thread.cpp).
 LuaThread* take_thread(LuaTask& task, lua_State* L, LuaThread::Kind kind);
 void free_thread(LuaThread* thread);      // drops its Op, unlinks it, detaches its coroutine

@@ -191,6 +191,7 @@ void begin_metrics(int slot) {
     }
     own_slot = uint16_t(slot);
     metrics_on = true;
+    ++metrics_epoch;
     own_tables().assign(metric_tables().size(), {});
     clear_metric_gauges(slot);
     memory->each([](MetricRow& row) {
@@ -208,6 +209,7 @@ void begin_metrics(int slot) {
             for (size_t i = 0; i < table->values; ++i) core::set(table->own[i], 0);
         }
     }
+    publish_metrics();
 }
 
 void end_metrics() {

@@ -86,6 +86,9 @@ inline void observe(const MetricTable& table, size_t value, uint64_t ns) {
 }
 // Is anything counted in this process?
 inline bool metrics_on = false;
+// Changes when rows that were kept are of no more use: a process that is master and worker at once
+// has loaded its configuration anew.
+inline uint32_t metrics_epoch = 0;
 
 // This worker's row with these texts, in the order of the table's label and text columns; made when
 // missing. Null when nothing is counted, or there is no room for more rows.

@@ -8,6 +8,7 @@
 #include "core/clock.h"
 #include "core/log.h"
 #include "core/reactor.h"
+#include "core/resolver.h"
 #include "server/features.h"
 #include "server/metrics.h"
 #include "server/status.h"
@@ -178,6 +179,43 @@ void publish_loop(const MetricTable& table) {
 constinit const MetricTable loop{
     .name = "loop", .columns = loop_columns, .publish = publish_loop};
 REGISTER_METRICS(loop);
+
+// ---- resolvers ----
+
+constexpr Column resolver_request(const char* name, const char* labels,
+                                  const char* help = nullptr) {
+    return {name, Column::counter, "resty_resolver_requests_total", help, labels};
+}
+constexpr Column resolver_response(const char* name, const char* labels,
+                                   const char* help = nullptr) {
+    return {name, Column::counter, "resty_resolver_responses_total", help, labels};
+}
+// By core::Resolver::Count.
+constexpr Column resolver_columns[] = {
+    {"resolver", Column::label},
+    resolver_request("name", "type=\"name\"", "Names that name servers were asked for, by kind."),
+    resolver_request("srv", "type=\"srv\""),
+    resolver_request("addr", "type=\"addr\""),
+    {"cached", Column::counter, "resty_resolver_cached_total",
+     "Names answered at once: known, literal addresses, or not possible."},
+    resolver_response("noerror", "code=\"noerror\"", "What became of these requests."),
+    resolver_response("formerr", "code=\"formerr\""),
+    resolver_response("servfail", "code=\"servfail\""),
+    resolver_response("nxdomain", "code=\"nxdomain\""),
+    resolver_response("notimp", "code=\"notimp\""),
+    resolver_response("refused", "code=\"refused\""),
+    resolver_response("timedout", "code=\"timedout\""),
+    resolver_response("unknown", "code=\"unknown\""),
+};
+void publish_resolvers(const MetricTable&);
+constinit const MetricTable resolvers{
+    .name = "resolvers", .columns = resolver_columns, .publish = publish_resolvers};
+REGISTER_METRICS(resolvers);
+void publish_resolvers(const MetricTable&) {
+    core::Resolver::count_in([](const std::string& zone) {
+        return own_row(resolvers, {zone.empty() ? core::Slice("_") : core::Slice(zone)});
+    });
+}
 
 // ---- the error log ----
 

@@ -29,6 +29,7 @@ SERVER_FOR_LUA = {
     "server/http/filters.h", "server/http/phases.h", "server/http/connection.h",
     "server/http/text_functions.h", "server/http/handshake.h", "server/features.h",
     "server/control/resource.h", "server/control/state.h", "server/control/json.h",
+    "server/metrics.h",
     "server/upstream/balancer.h", "server/upstream/tls_scripts.h", "server/stream/session.h",
 }
 MODULES = re.compile(r"server/(?:http|stream|upstream)/modules/([^/]+?)\.(?:h|cpp)$")

@@ -12,6 +12,7 @@
 #include "lua/api/ffi.h"
 #include "lua/shared_dict.h"
 #include "server/config.h"
+#include "server/metrics.h"
 #include "server/module.h"
 
 namespace lua {
@@ -172,6 +173,37 @@ const std::vector<std::unique_ptr<SharedDict>>& all_dicts() {
     server::Configuration& configuration = server::Configuration::current();
     return configuration.http_level() ? configuration.http<DictConf>(lua_shared_dict).dicts : none;
 }
+
+// ---- metrics ----
+
+using Column = server::MetricColumn;
+constexpr Column dict_columns[] = {
+    {"dict", Column::label},
+    {"capacity_bytes", Column::gauge, "resty_shared_dict_capacity_bytes",
+     "Size of the shared dictionary."},
+    {"free_bytes", Column::gauge, "resty_shared_dict_free_bytes",
+     "Pages of the dictionary that nothing lies in."},
+    {"used_bytes", Column::gauge, "resty_shared_dict_used_bytes",
+     "Bytes that keys, values and their bookkeeping take."},
+    {"keys", Column::gauge, "resty_shared_dict_keys",
+     "Keys in the dictionary, expired ones that were not removed yet included."},
+    {"evicted", Column::counter, "resty_shared_dict_evictions_total",
+     "Keys that had to go, unused for longest, to make room for others."},
+    {"expired", Column::counter, "resty_shared_dict_expired_total",
+     "Keys removed after their time."},
+    {"no_memory", Column::counter, "resty_shared_dict_no_memory_total",
+     "Values there was no room for."},
+};
+void collect_dicts(const server::MetricTable&, server::MetricRows& to) {
+    for (const auto& dict : all_dicts()) {
+        SharedDict::Use use = dict->use();
+        to.add({dict->name()}, {use.capacity_bytes, use.free_bytes, use.used_bytes, use.keys,
+                                use.evicted, use.expired, use.refused});
+    }
+}
+constinit const server::MetricTable shared_dicts{
+    .name = "shared_dicts", .columns = dict_columns, .collect = collect_dicts};
+REGISTER_METRICS(shared_dicts);
 
 // ngx.shared.NAME = {userdata}, all with one metatable, to which the Lua side adds its methods.
 void install(lua_State* L) {

@@ -6,6 +6,7 @@
 #include <unordered_map>
 
 #include "lua/api/socket_connection.h"
+#include "server/metrics.h"
 
 namespace lua {
 namespace {
@@ -21,7 +22,57 @@ Pools& pools() {
     return *all;
 }
 
+// ---- metrics ----
+
+using Column = server::MetricColumn;
+constexpr const char* connections_metric = "resty_socket_pool_connections";
+enum : size_t { idle_now, in_use_now, waiting_now, reused, evicted, expired, queued, refused };
+constexpr Column columns[] = {
+    {"pool", Column::label},
+    {"idle", Column::gauge, connections_metric, "Connections of Lua's sockets, by pool and state.",
+     "state=\"idle\""},
+    {"in_use", Column::gauge, connections_metric, nullptr, "state=\"in_use\""},
+    {"queue", Column::gauge, "resty_socket_pool_queue", "connect() calls that wait for a place."},
+    {"reused", Column::counter, "resty_socket_pool_reused_total",
+     "Connections that were taken from the pool."},
+    {"evicted", Column::counter, "resty_socket_pool_evicted_total",
+     "Connections closed because the pool was full."},
+    {"expired", Column::counter, "resty_socket_pool_expired_total",
+     "Connections closed by the other side, or after their time."},
+    {"queued", Column::counter, "resty_socket_pool_queued_total",
+     "connect() calls that had to wait for a place."},
+    {"refused", Column::counter, "resty_socket_pool_refused_total",
+     "connect() calls that failed because too many waited already."},
+};
+void publish_pools(const server::MetricTable&) {
+    for (auto& entry : pools()) entry.second->publish();
+}
+constinit const server::MetricTable socket_pools{
+    .name = "socket_pools", .columns = columns, .publish = publish_pools};
+REGISTER_METRICS(socket_pools);
+
 }  // namespace
+
+SocketPool::SocketPool(core::Slice key, int64_t size, int64_t backlog)
+    : key_(key), size_(size), backlog_(backlog), row_(server::own_row(socket_pools, {key})) {}
+
+SocketPool::~SocketPool() {
+    publish();
+    server::give_up_row(socket_pools, row_);
+}
+
+void SocketPool::publish() {
+    if (!row_) return;
+    core::set(row_[idle_now], idle_count_);
+    core::set(row_[in_use_now], std::max<int64_t>(connections_ - idle_count_ - waiting_count_, 0));
+    core::set(row_[waiting_now], waiting_count_);
+    core::add(row_[reused], int64_t(counts.taken - published_.taken));
+    core::add(row_[evicted], int64_t(counts.evicted - published_.evicted));
+    core::add(row_[expired], int64_t(counts.expired - published_.expired));
+    core::add(row_[queued], int64_t(counts.queued - published_.queued));
+    core::add(row_[refused], int64_t(counts.refused - published_.refused));
+    published_ = counts;
+}
 
 PoolSlot::PoolSlot(SocketPool& pool) : pool_(&pool) { ++pool.connections_; }
 

@@ -3,6 +3,7 @@
 // socket_pools.md.
 #pragma once
 
+#include <atomic>
 #include <cstdint>
 #include <string>
 #include <utility>
@@ -80,13 +81,14 @@ class SocketPool {
     void end_turn() { --turns_; }
 
     Counts counts;
+    // Shows how it is in the server's metrics; called once a second.
+    void publish();
 
   private:
     friend class PoolSlot;
     friend class SocketConnection;
-    SocketPool(core::Slice key, int64_t size, int64_t backlog)
-        : key_(key), size_(size), backlog_(backlog) {}
-    ~SocketPool() = default;
+    SocketPool(core::Slice key, int64_t size, int64_t backlog);
+    ~SocketPool();
     void forget_idle(SocketConnection& connection);
 
     std::string key_;
@@ -94,6 +96,8 @@ class SocketPool {
     int64_t connections_ = 0;            // open ones, those being opened, those waited for
     int64_t idle_count_ = 0, waiting_count_ = 0;
     int64_t turns_ = 0;                  // told, and not yet done
+    std::atomic<int64_t>* row_;          // of the metrics; null: nothing is counted
+    Counts published_;
     core::List<SocketConnection> idle_;  // newest first
     core::List<PoolWaiter> waiters_;
 };

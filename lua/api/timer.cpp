@@ -13,6 +13,7 @@
 #include "server/config.h"
 #include "server/http/connection.h"
 #include "server/http/request.h"
+#include "server/metrics.h"
 #include "server/worker.h"
 
 namespace lua {
@@ -271,6 +272,20 @@ int push_count(lua_State* L, int64_t count) {
 }
 int running_count(lua_State* L) { return push_count(L, timers.running_count); }
 int pending_count(lua_State* L) { return push_count(L, timers.pending_count); }
+
+constexpr server::MetricColumn metric_columns[] = {
+    {"pending", server::MetricColumn::gauge, "resty_lua_timers", "Timers of ngx.timer by state.",
+     "state=\"pending\""},
+    {"running", server::MetricColumn::gauge, "resty_lua_timers", nullptr, "state=\"running\""},
+};
+void publish(const server::MetricTable& table) {
+    if (!table.own) return;
+    core::set(table.own[0], timers.pending_count);
+    core::set(table.own[1], timers.running_count);
+}
+constinit const server::MetricTable lua_timers{
+    .name = "lua_timers", .columns = metric_columns, .publish = publish};
+REGISTER_METRICS(lua_timers);
 
 constexpr LuaFunction functions[] = {
     {"ngx.timer.at", at},

@@ -293,6 +293,7 @@ Result<void> set_resolver(CoreConf& conf, const Line& line) {
             (argument[3] == '4' ? options.ipv4 : options.ipv6) = rest == "on";
         } else if (after(argument, "status_zone=", rest)) {
             if (rest.empty()) return invalid;
+            options.status_zone = rest;
         } else {
             options.servers.push_back(argument);
         }

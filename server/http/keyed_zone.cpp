@@ -10,6 +10,7 @@
 #include "core/clock.h"
 #include "core/text.h"
 #include "server/http/request.h"
+#include "server/metrics.h"
 
 namespace server {
 
@@ -92,6 +93,12 @@ void KeyedZone::link_newest(Root& root, KeyedEntry& entry) {
     entry.older = root.newest;
     (root.newest ? root.newest->newer : root.oldest) = &entry;
     root.newest = &entry;
+}
+
+void KeyedZone::count(const MetricTable& table, size_t value) {
+    if (!metrics_on) return;
+    if (!counters_) counters_ = own_row(table, {name});
+    if (counters_) core::add(counters_[value]);
 }
 
 KeyedEntry* KeyedZone::find(core::Slice wanted, uint32_t hash) {

@@ -2,6 +2,7 @@
 // limit_conn count in. It knows neither requests nor what the numbers mean.
 #pragma once
 
+#include <atomic>
 #include <cstdint>
 #include <memory>
 #include <string>
@@ -12,6 +13,8 @@
 #include "server/http/variables.h"
 
 namespace server {
+
+struct MetricTable;
 
 // In shared memory; the key's bytes follow.
 struct KeyedEntry {
@@ -42,6 +45,9 @@ class KeyedZone {
 
     core::ShmZone& memory() const { return *zone_; }
 
+    // Counts in this worker's row of a table whose only label is the zone's name.
+    void count(const MetricTable& table, size_t value);
+
     // With memory() locked:
     KeyedEntry* find(core::Slice key, uint32_t hash);   // it becomes the newest
     KeyedEntry* add(core::Slice key, uint32_t hash);    // null when there is no room
@@ -58,6 +64,7 @@ class KeyedZone {
     void link_newest(Root& root, KeyedEntry& entry);
 
     std::shared_ptr<core::ShmZone> zone_;
+    std::atomic<int64_t>* counters_ = nullptr;
 };
 
 // A configuration's zones of one module. They may be used in front of their definition.

@@ -1,6 +1,7 @@
 // The way of a TLS connection from accept() to its first request.
 #include "server/http/tls_accept.h"
 
+#include <openssl/ssl.h>
 #include <sys/socket.h>
 
 #include <algorithm>
@@ -15,9 +16,26 @@
 #include "server/http/handshake.h"
 #include "server/http/proxy_header.h"
 #include "server/http/server_tls.h"
+#include "server/metrics.h"
 #include "server/worker.h"
 
 namespace server {
+
+namespace {
+
+enum : size_t { handshakes_done, handshakes_failed, sessions_reused };
+constexpr MetricColumn tls_columns[] = {
+    {"handshakes", MetricColumn::counter, "resty_tls_handshakes_total",
+     "TLS handshakes with clients.", "result=\"ok\""},
+    {"handshakes_failed", MetricColumn::counter, "resty_tls_handshakes_total", nullptr,
+     "result=\"failed\""},
+    {"sessions_reused", MetricColumn::counter, "resty_tls_sessions_reused_total",
+     "Handshakes that went on with an earlier session."},
+};
+constinit const MetricTable tls_table{.name = "tls", .columns = tls_columns};
+REGISTER_METRICS(tls_table);
+
+}  // namespace
 
 TlsAccept::TlsAccept(Worker& by, ListenAddress& on, core::Fd fd, const core::Address& from)
     : Connection(by, on, std::move(fd), from), timer_(on_timeout, this) {
@@ -112,6 +130,8 @@ void TlsAccept::shake_hands() {
     switch (result.status) {
     case core::Io::again: return;
     case core::Io::done:
+        count(tls_table, handshakes_done);
+        if (::SSL_session_reused(session.native())) count(tls_table, sessions_reused);
         if (!waits_for_status()) hand_over();
         return;
     case core::Io::closed:
@@ -126,6 +146,7 @@ void TlsAccept::shake_hands() {
         }
         break;
     }
+    count(tls_table, handshakes_failed);
     close();
 }
 
@@ -174,6 +195,7 @@ void TlsAccept::hand_over() {
 void TlsAccept::on_timeout(void* self) {
     auto& it = *static_cast<TlsAccept*>(self);
     LOG(it.log, info, ETIMEDOUT, "client timed out");
+    if (it.state_ == State::handshake) count(tls_table, handshakes_failed);
     it.close(it.listen.default_server->root.core->reset_timedout_connection);
 }
 

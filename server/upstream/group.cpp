@@ -15,6 +15,8 @@
 #include "server/config.h"
 #include "server/config_stamp.h"
 #include "server/http/core_conf.h"
+#include "server/metrics.h"
+#include "server/upstream/group_metrics.h"
 #include "server/upstream/sticky.h"
 #include "server/worker.h"
 
@@ -238,6 +240,7 @@ bool UpstreamGroup::set_down(bool backup, uint32_t index, bool down) {
 // Names that change, and those that were not known when the configuration was read. With a zone one
 // worker asks for all.
 void UpstreamGroup::start(Worker& worker) {
+    if (metrics_on) metrics = std::make_unique<GroupMetrics>(*this);
     if (zone_ && worker.id > 0) return;
     const auto& http = worker.configuration.http<CoreConf>(http_core);
     for (ServerLine& line : servers) {
@@ -255,6 +258,7 @@ void UpstreamGroup::start(Worker& worker) {
 void UpstreamGroup::stop() {
     lookups_.clear();
     pool.clear();
+    metrics.reset();
 }
 
 void UpstreamGroup::room() {

@@ -27,6 +27,7 @@ class Timer;
 
 namespace server {
 
+class GroupMetrics;              // server/upstream/group_metrics.h
 class PeerChooser;               // server/upstream/balancer.h
 class Request;
 class Worker;
@@ -108,6 +109,7 @@ class UpstreamGroup {
     HashRing ring;
     core::List<QueuedRequest> queue;
     int queued = 0;
+    std::unique_ptr<GroupMetrics> metrics;   // of this worker; null: nothing is counted
     // A request has ended: there may be room for one that waits.
     void room();
 

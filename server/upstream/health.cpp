@@ -12,6 +12,7 @@
 #include "core/tls.h"
 #include "server/http/headers.h"
 #include "server/upstream/group.h"
+#include "server/upstream/group_metrics.h"
 #include "server/upstream/response_parser.h"
 #include "server/upstream/tls.h"
 
@@ -241,6 +242,7 @@ void HealthChecker::passed(HealthProbe& probe) {
     {
         PeerLock lock(group_.store);
         peer.failures = 0;
+        if (group_.metrics) group_.metrics->checked(peer.name, true, false);
         if ((peer.down & peer_unhealthy) && ++peer.passes >= rule_.passes) {
             peer.down &= uint8_t(~peer_unhealthy);
             peer.passes = peer.fails = 0;
@@ -257,7 +259,9 @@ void HealthChecker::failed(HealthProbe& probe, const char* why) {
     {
         PeerLock lock(group_.store);
         peer.passes = 0;
-        if (!(peer.down & peer_unhealthy) && ++peer.failures >= rule_.fails) {
+        bool turns = !(peer.down & peer_unhealthy) && ++peer.failures >= rule_.fails;
+        if (group_.metrics) group_.metrics->checked(peer.name, false, turns);
+        if (turns) {
             peer.down |= peer_unhealthy;
             peer.failures = 0;
             LOG(core::process_log(), warn, 0, "peer %.*s of upstream \"%s\" is unhealthy: %s",

@@ -155,6 +155,7 @@ void UpstreamSession::connected() {
 
 void UpstreamSession::begin_request() {
     at_ = At::waiting;
+    if (!cached_) clock_.connected();
     log_.action = "sending request to upstream";
     ++connection_->requests;
     out_.clear();

@@ -21,6 +21,7 @@
 #include "server/upstream/balancer.h"
 #include "server/upstream/connection.h"
 #include "server/upstream/group.h"
+#include "server/upstream/group_metrics.h"
 #include "server/upstream/relay.h"
 #include "server/upstream/settings.h"
 #include "server/upstream/states.h"
@@ -231,6 +232,7 @@ class UpstreamSession final : public UpstreamConnection::User,
     core::Slice tls_name_;
     int64_t started_ms_ = 0;         // of the exchange, for next_upstream_timeout
     int64_t try_ms_ = 0;             // of this try
+    TryClock clock_;                 // likewise
     int64_t limit_rate_ = 0;         // *_limit_rate
     core::Timer timer_;
     core::Timer rate_timer_;

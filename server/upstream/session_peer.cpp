@@ -130,6 +130,8 @@ void UpstreamSession::begin_choice() {
 void UpstreamSession::next_try() {
     state_ = &add_upstream_state(request_);
     try_ms_ = core::Clock::monotonic_ms();
+    clock_ = {};
+    if (group_ && group_->metrics) clock_.began = core::Ticks::now();
     protocol_.reset();
     head_ = {};
     protocol_gave_up_ = false;
@@ -163,6 +165,9 @@ void UpstreamSession::leave_peer(TryEnd end) {
     last_failure_ = end == TryEnd::passed ? LastFailure::none
                     : end == TryEnd::next ? LastFailure::next
                                           : LastFailure::failed;
+    if (clock_.began && group_->metrics && (chosen_by_script_ || choice_.current)) {
+        group_->metrics->tried(*state_, clock_, end == TryEnd::failed, cached_);
+    }
     if (chosen_by_script_) {
         chosen_by_script_ = false;
         if (choice_.tries > 0) --choice_.tries;

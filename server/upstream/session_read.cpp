@@ -106,6 +106,7 @@ void UpstreamSession::head_too_big() {
 void UpstreamSession::head_complete(core::Slice rest) {
     int64_t now_ms = core::Clock::monotonic_ms();
     state_->header_ms = now_ms - try_ms_;
+    clock_.head_came();
     state_->status = protocol_.status();
     if (choice_.inflight) {
         PeerLock lock(*store_);

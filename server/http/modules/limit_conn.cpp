@@ -5,6 +5,7 @@
 #include "server/http/keyed_zone.h"
 #include "server/http/murmur.h"
 #include "server/http/request.h"
+#include "server/metrics.h"
 
 namespace server {
 
@@ -71,8 +72,22 @@ Outcome enter(Request& request, State& state, const Limit& limit, Slice key) {
     return Outcome::fits;
 }
 
+// What is counted of a zone.
+enum : size_t { passed_count, rejected_count, rejected_dry_count };
+constexpr const char* metric = "resty_limit_conn_requests_total";
+constexpr MetricColumn columns[] = {
+    {"zone", MetricColumn::label},
+    {"passed", MetricColumn::counter, metric, "Requests by what limit_conn did with them.",
+     "result=\"passed\""},
+    {"rejected", MetricColumn::counter, metric, nullptr, "result=\"rejected\""},
+    {"rejected_dry_run", MetricColumn::counter, metric, nullptr, "result=\"rejected_dry_run\""},
+};
+constinit const MetricTable limit_conns{.name = "limit_conns", .columns = columns};
+REGISTER_METRICS(limit_conns);
+
 Verdict refuse(Request& request, const Conf& conf, State& state, const Limit& limit,
                Outcome outcome) {
+    limit.zone->count(limit_conns, conf.dry_run ? rejected_dry_count : rejected_count);
     const char* zone = limit.zone->name.c_str();
     if (outcome == Outcome::no_memory) {
         LOG(request.log, alert, 0, "could not allocate node in limit_conn zone \"%s\"", zone);
@@ -97,6 +112,7 @@ Verdict limit_connections(Request& request) {
         state->status = Status::passed;
         Outcome outcome = enter(request, *state, limit, key);
         if (outcome != Outcome::fits) return refuse(request, conf, *state, limit, outcome);
+        limit.zone->count(limit_conns, passed_count);
     }
     return Verdict::decline();
 }

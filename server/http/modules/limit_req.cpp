@@ -9,6 +9,7 @@
 #include "server/http/keyed_zone.h"
 #include "server/http/murmur.h"
 #include "server/http/request.h"
+#include "server/metrics.h"
 
 namespace server {
 
@@ -143,7 +144,23 @@ void log_limit(Request& request, core::Level level, const char* what, const char
                     comma, limit.zone->name.c_str());
 }
 
-Verdict refuse(const Conf& conf, State& state) {
+// What is counted of a zone.
+enum : size_t { passed_count, delayed_count, rejected_count, delayed_dry, rejected_dry };
+constexpr const char* metric = "resty_limit_req_requests_total";
+constexpr MetricColumn columns[] = {
+    {"zone", MetricColumn::label},
+    {"passed", MetricColumn::counter, metric, "Requests by what limit_req did with them.",
+     "result=\"passed\""},
+    {"delayed", MetricColumn::counter, metric, nullptr, "result=\"delayed\""},
+    {"rejected", MetricColumn::counter, metric, nullptr, "result=\"rejected\""},
+    {"delayed_dry_run", MetricColumn::counter, metric, nullptr, "result=\"delayed_dry_run\""},
+    {"rejected_dry_run", MetricColumn::counter, metric, nullptr, "result=\"rejected_dry_run\""},
+};
+constinit const MetricTable limit_reqs{.name = "limit_reqs", .columns = columns};
+REGISTER_METRICS(limit_reqs);
+
+Verdict refuse(const Conf& conf, State& state, const Limit& limit) {
+    limit.zone->count(limit_reqs, conf.dry_run ? rejected_dry : rejected_count);
     state.status = conf.dry_run ? Status::rejected_dry_run : Status::rejected;
     return conf.dry_run ? Verdict::decline() : Verdict::reject(conf.status);
 }
@@ -179,6 +196,12 @@ Verdict delay_or_pass(Request& request, const Conf& conf, State& state, Check& c
         longest = delay_for(*check.limits[i], own);
         excess = own;
         strictest = check.limits[i];
+    }
+    for (size_t i = 0; i < check.count; ++i) {
+        bool delayed = longest > 0 && check.limits[i] == strictest;
+        check.limits[i]->zone->count(limit_reqs, !delayed       ? passed_count
+                                                 : conf.dry_run ? delayed_dry
+                                                                : delayed_count);
     }
     if (longest == 0) {
         state.status = Status::passed;
@@ -216,7 +239,7 @@ Verdict limit_requests(Request& request) {
             log_limit(request, conf.level->level, "limiting requests",
                       conf.dry_run ? ", dry run" : "", "", excess, limit);
         }
-        return refuse(conf, state);
+        return refuse(conf, state, limit);
     }
     return delay_or_pass(request, conf, state, check, excess);
 }

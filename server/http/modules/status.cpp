@@ -165,7 +165,7 @@ core::Result<void> init_worker(Worker& worker) {
     if (!metrics_on) return {};
     open_request_rows(worker.configuration);
     publisher() = std::make_unique<Publisher>();
-    publisher()->run();
+    publisher()->timer.set(publish_ms);
     return {};
 }
 
