@@ -28,26 +28,26 @@ bool HandlerTree::find_in(HandlerFolder& folder, core::Slice rest, HandlerMatch&
     if (segment.empty()) return false;
     auto known = folder.routes.find(segment);
     if (known != folder.routes.end() &&
-        take(known->second, folder, segment, behind, slash != core::Slice::npos, match, depth))
+        take(known->second, folder, behind, slash != core::Slice::npos, match, depth))
         return true;
     for (auto& [name, route] : folder.parameters) {
         if (match.count == HandlerMatch::parameters_max) break;
-        match.parameters[match.count++] = {name, segment};
-        if (take(route, folder, segment, behind, slash != core::Slice::npos, match, depth))
+        match.add(name, segment);
+        if (take(route, folder, behind, slash != core::Slice::npos, match, depth))
             return true;
         --match.count;
     }
     if (!folder.rest || match.count == HandlerMatch::parameters_max) return false;
     if (rest.back() == '/' && !last) rest.remove_suffix(1);
-    match.parameters[match.count++] = {folder.rest_name, last ? segment : rest};
+    match.add(folder.rest_name, last ? segment : rest);
     match.file = folder.rest;
     match.folder = &folder;
     return true;
 }
 
 // A slash at the end makes no difference, unless there are both x.lua and x/index.lua.
-bool HandlerTree::take(const HandlerFolder::Route& route, HandlerFolder& in, core::Slice,
-                       core::Slice behind, bool slash, HandlerMatch& match, int depth) {
+bool HandlerTree::take(const HandlerFolder::Route& route, HandlerFolder& in, core::Slice behind,
+                       bool slash, HandlerMatch& match, int depth) {
     bool last = behind.empty();
     if (last && route.file && !slash) {
         match.file = route.file;

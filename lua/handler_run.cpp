@@ -206,8 +206,8 @@ HandlerRun& make_run(Request& request, const HandlerMatch& match) {
     run->parameter_count = match.count;
     run->parameters = request.arena.make_array<HandlerMatch::Parameter>(size_t(match.count) + 1);
     for (int i = 0; i < match.count; ++i) {
-        run->parameters[i] = {request.arena.copy(match.parameters[i].name),
-                              match.parameters[i].value};
+        run->parameters[i] = match.parameters[i];
+        run->parameters[i].name_text = request.arena.copy(match.parameters[i].name()).data();
     }
     request.set_state(lua_handlers_module, run);
     return *run;

@@ -71,9 +71,10 @@ void HandlerFolder::know_routes() {
     routes.clear();
     parameters.clear();
     index = rest = access = filter = nullptr;
-    for (auto& [entry, item] : items) {
+    for (auto& known : items) {
+        const Item& item = known.second;
         if (!item.file && !item.folder) continue;
-        core::Slice name = entry;
+        core::Slice name = known.first;
         if (item.file) name.remove_suffix(4);
         core::Slice inner = in_brackets(name);
         auto place = [&](Route& route) {

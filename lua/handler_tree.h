@@ -112,7 +112,19 @@ struct HandlerFolder {
 
 struct HandlerMatch {
     static constexpr int parameters_max = 16;
-    struct Parameter { core::Slice name, value; };
+    // Plain, so that an array of them costs nothing until it is used.
+    struct Parameter {
+        const char* name_text;
+        const char* value_text;
+        uint32_t name_bytes, value_bytes;
+
+        core::Slice name() const { return {name_text, name_bytes}; }
+        core::Slice value() const { return {value_text, value_bytes}; }
+    };
+    void add(core::Slice name, core::Slice value) {
+        parameters[count++] = {name.data(), value.data(), uint32_t(name.size()),
+                               uint32_t(value.size())};
+    }
 
     const std::shared_ptr<HandlerFile>* file = nullptr;
     HandlerFolder* folder = nullptr;           // where the file lies
@@ -145,7 +157,6 @@ class HandlerTree {
     bool configured() const { return configured_; }
     bool is_polled() const;
     core::FolderWatcher* watcher() const { return watcher_; }
-    // Changes with every entry that comes or goes.
     size_t files() const { return files_; }
 
     template <class Visit>
@@ -178,8 +189,8 @@ class HandlerTree {
     std::string full_path(const HandlerFolder& folder) const { return real_folder_ + folder.path; }
 
     bool find_in(HandlerFolder& folder, core::Slice rest, HandlerMatch& match, int depth);
-    bool take(const HandlerFolder::Route& route, HandlerFolder& in, core::Slice segment,
-              core::Slice behind, bool last, HandlerMatch& match, int depth);
+    bool take(const HandlerFolder::Route& route, HandlerFolder& in, core::Slice behind, bool slash,
+              HandlerMatch& match, int depth);
 
     std::string prefix_, folder_, real_folder_;
     bool configured_;

@@ -327,31 +327,40 @@ HandlerTree* handler_tree_of(Request& request) {
     return request.conf<Conf>(lua_handlers_module).tree.get();
 }
 
+namespace {
+
+int refuse_change(lua_State* L) {
+    return luaL_error(L, "a route without parameters has a table that cannot be changed");
+}
+
+// The table of all routes without parameters, as a registry reference.
+int make_empty_table(lua_State* L) {
+    lua_newtable(L);
+    lua_createtable(L, 0, 2);
+    lua_pushcfunction(L, refuse_change);
+    lua_setfield(L, -2, "__newindex");
+    lua_pushboolean(L, false);
+    lua_setfield(L, -2, "__metatable");
+    lua_setmetatable(L, -2);
+    return luaL_ref(L, LUA_REGISTRYINDEX);
+}
+
+}  // namespace
+
 void push_parameters(lua_State* L, const HandlerMatch::Parameter* parameters, int count) {
+    static const LuaVm* made_in = nullptr;
+    static int empty_table = LUA_NOREF;
     if (count == 0) {
-        static const char key = 0;
-        lua_pushlightuserdata(L, const_cast<char*>(&key));
-        lua_rawget(L, LUA_REGISTRYINDEX);
-        if (lua_istable(L, -1)) [[likely]] return;
-        lua_pop(L, 1);
-        lua_newtable(L);
-        lua_newtable(L);
-        lua_pushcfunction(L, [](lua_State* l) {
-            return luaL_error(l, "a route without parameters has a table that cannot be changed");
-        });
-        lua_setfield(L, -2, "__newindex");
-        lua_pushboolean(L, false);
-        lua_setfield(L, -2, "__metatable");
-        lua_setmetatable(L, -2);
-        lua_pushlightuserdata(L, const_cast<char*>(&key));
-        lua_pushvalue(L, -2);
-        lua_rawset(L, LUA_REGISTRYINDEX);
-        return;
+        if (made_in != LuaVm::current()) [[unlikely]] {
+            empty_table = make_empty_table(L);
+            made_in = LuaVm::current();
+        }
+        return lua_rawgeti(L, LUA_REGISTRYINDEX, empty_table);
     }
     lua_createtable(L, 0, count);
     for (int i = 0; i < count; ++i) {
-        push_slice(L, parameters[i].name);
-        push_slice(L, parameters[i].value);
+        push_slice(L, parameters[i].name());
+        push_slice(L, parameters[i].value());
         lua_rawset(L, -3);
     }
 }
