@@ -47,7 +47,7 @@ class Authority:
     def path(self, name):
         return os.path.join(self.folder, name)
 
-    def issue(self, name, host=None, status="V", names_responder=True):
+    def issue(self, name, host=None, status="V", names_responder=True, kind=KEY):
         """A certificate of ours; status: V good, R revoked, empty: the responder knows nothing."""
         self.serial += 1
         extensions = "subjectAltName=DNS:%s\n" % (host or name)
@@ -56,7 +56,7 @@ class Authority:
                 "127.0.0.1", self.port)
         with open(self.path("extensions"), "w") as file:
             file.write(extensions)
-        openssl("req", *KEY, self.path(name + ".key"), "-out", self.path("request"), "-subj",
+        openssl("req", *kind, self.path(name + ".key"), "-out", self.path("request"), "-subj",
                 "/CN=" + name)
         openssl("x509", "-req", "-in", self.path("request"), "-CA", self.path(self.name + ".pem"),
                 "-CAkey", self.path(self.name + ".key"), "-set_serial", str(self.serial), "-days",

@@ -9,6 +9,7 @@
 #include <memory>
 #include <string>
 
+#include "core/text.h"
 #include "core/tls.h"
 #include "server/http/client_status.h"
 #include "server/http/connection.h"
@@ -45,6 +46,13 @@ std::string cipher_names(SSL* ssl) {
     return names;
 }
 
+// By OpenSSL's short name; of those it does not know the number (RFC 8446 4.2.7).
+std::string group_name(int nid) {
+    if (nid & TLSEXT_nid_unknown) return core::format("0x%04x", unsigned(nid & 0xffff));
+    const char* name = OBJ_nid2sn(nid);
+    return name ? name : "";
+}
+
 std::string group_names(SSL* ssl) {
     int count = int(SSL_get1_groups(ssl, nullptr));
     if (count <= 0) return {};
@@ -53,8 +61,7 @@ std::string group_names(SSL* ssl) {
     SSL_get1_groups(ssl, groups);
     for (int i = 0; i < count; ++i) {
         if (i) names += ':';
-        const char* name = SSL_group_to_name(ssl, groups[i]);
-        names += name ? std::string(name) : std::to_string(groups[i] & 0xffff);
+        names += group_name(groups[i]);
     }
     return names;
 }
@@ -108,8 +115,8 @@ constexpr FromSsl of_connection[] = {
     },
     cipher_names,
     [](SSL* ssl) -> std::string {
-        const char* name = SSL_group_to_name(ssl, int(SSL_get_negotiated_group(ssl)));
-        return name ? name : "";
+        int nid = int(SSL_get_negotiated_group(ssl));
+        return nid ? group_name(nid) : std::string();
     },
     group_names,
     session_id,
