@@ -9,7 +9,7 @@
 #include <cerrno>
 #include <cstdio>
 #include <cstdlib>
-#include <filesystem>
+#include <cstring>
 
 #include "conf/environment.h"
 #include "core/clock.h"
@@ -18,8 +18,10 @@
 #include "core/socket.h"
 #include "core/text.h"
 #include "core/tls_idle.h"
+#include "server/command_paths.h"
 #include "server/config.h"
 #include "server/config_stamp.h"
+#include "server/control/client.h"
 #include "server/features.h"
 #include "server/main_conf.h"
 #include "server/master.h"
@@ -63,50 +65,11 @@ void declare(CLI::App& app, Command& command) {
         ->allow_extra_args(false);
 }
 
-bool exists(const std::string& path) {
-    struct stat status;
-    return ::stat(path.c_str(), &status) == 0;
-}
-
-std::string absolute(const std::string& path) {
-    std::error_code ignored;
-    return std::filesystem::absolute(path, ignored).lexically_normal().string();
-}
-
-std::string as_folder(std::string path) {
-    if (path.empty() || path.back() != '/') path += '/';
-    return path;
-}
-
-// -c, relative to the prefix as in nginx, else to where we are; without it the file that is
-// installed, or with a prefix of one's own conf/nginx.conf (conf/server.conf) below it.
-std::string conf_path(const Command& command, const std::string& prefix) {
-    if (!command.conf.empty()) {
-        if (command.conf[0] == '/') return command.conf;
-        bool here = command.prefix.empty() || !exists(prefix + command.conf);
-        return here && exists(command.conf) ? absolute(command.conf) : prefix + command.conf;
-    }
-    if (command.prefix.empty()) return RESTY_CONF;
-    if (!exists(prefix + "conf/nginx.conf") && exists(prefix + "conf/server.conf")) {
-        return prefix + "conf/server.conf";
-    }
-    return prefix + "conf/nginx.conf";
-}
-
-// Without -p: the prefix that was installed; for a binary that was not, the folder that holds the
-// configuration's "conf" folder, or the configuration itself.
-std::string default_prefix(const Command& command) {
-    if (exists(RESTY_PREFIX) || command.conf.empty()) return as_folder(RESTY_PREFIX);
-    std::filesystem::path folder = std::filesystem::path(absolute(command.conf)).parent_path();
-    if (folder.filename() == "conf") folder = folder.parent_path();
-    return as_folder(folder.string());
-}
-
 LoadOptions load_options(const Command& command) {
     LoadOptions options;
-    options.prefix = command.prefix.empty() ? default_prefix(command)
-                                            : as_folder(absolute(command.prefix));
-    options.path = conf_path(command, options.prefix);
+    server::CommandPaths paths = server::find_paths(command.prefix, command.conf);
+    options.prefix = paths.prefix;
+    options.path = paths.conf;
     options.error_log = command.error_log;
     options.globals = command.globals;
     options.test_only = command.test;
@@ -270,6 +233,9 @@ int run(const Command& command) {
 }  // namespace
 
 int main(int argc, char** argv) {
+    if (argc > 1 && std::strcmp(argv[1], "ctl") == 0) {
+        return server::run_control_client(argc - 1, argv + 1);
+    }
     core::TlsIdle::install();
     Command command;
     CLI::App app;
