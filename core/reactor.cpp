@@ -1,6 +1,8 @@
 // The loop that both backends share: slots, queues, posted jobs, turns.
 #include "core/reactor.h"
 
+#include <utility>
+
 #include "core/clock.h"
 #include "core/histogram.h"
 #include "core/ticks.h"
@@ -101,6 +103,14 @@ Result<void> Watch::start(int fd, IoHandler& handler, Mode mode) {
     }
     fd_ = fd;
     return {};
+}
+
+void Watch::take_over(Watch& from, IoHandler& handler) {
+    stop();
+    if (from.fd_ < 0) return;
+    fd_ = std::exchange(from.fd_, -1);
+    slot_ = from.slot_;
+    Reactor::current().table_[slot_].handler = &handler;
 }
 
 void Watch::stop() {

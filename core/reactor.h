@@ -52,6 +52,8 @@ class Watch {
     // stop(). Fails when the kernel refuses.
     Result<void> start(int fd, IoHandler& handler, Mode mode = edge);
     void stop();
+    // Goes on with what `from` watches, which watches nothing any more: no system call.
+    void take_over(Watch& from, IoHandler& handler);
     // For a descriptor that is about to be closed: forgets it without a system call.
     void stop_closing();
     bool active() const { return fd_ >= 0; }

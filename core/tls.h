@@ -94,8 +94,10 @@ class TlsSession {
     Result<void> check_name(const std::string& name);
     void resume(ssl_session_st* session);
 
-    // done: the handshake is over. read and write do the handshake too when it is not.
-    IoResult handshake();
+    // done: the handshake is over. read and write do the handshake too when it is not. A caller
+    // that knows that the peer has not closed its side (Ready) saves looking for that.
+    enum class Peer : uint8_t { may_have_closed, is_there };
+    IoResult handshake(Peer peer = Peer::may_have_closed);
     IoResult read(char* to, size_t room);
     IoResult write(Slice bytes);
     // As Stream::write: consumes what went. Small pieces share a record.
@@ -119,6 +121,8 @@ class TlsSession {
     const char* cipher() const;
     // Bytes decrypted and waiting: the descriptor will not become readable for them.
     size_t pending() const;
+    // Right after handshake() or read(): that call has left nothing to be read.
+    bool drained() const;
     // X509_V_OK (0), or why the peer's certificate was refused.
     long verify_result() const;
     std::string verify_error() const;
@@ -138,10 +142,13 @@ class TlsSession {
 
   private:
     friend struct TlsCallbacks;
+    friend struct TlsWire;
     TlsSession() = default;
     IoResult outcome(int result, int saved_errno);
     IoResult begin_early_data();
     IoResult read_early_data(char* to, size_t room);
+    IoResult handshake_step();
+    IoResult conclude_handshake(IoResult moved);
     IoResult write_some(const char* from, size_t bytes);
     IoResult write_gathered(Chain& chain, int64_t limit);
     IoResult write_file(Chain& chain, int64_t limit);
@@ -149,12 +156,21 @@ class TlsSession {
     TlsHandle ssl_;
     std::shared_ptr<TlsContext> context_;
     size_t unsent_ = 0;                  // bytes of the record OpenSSL wants to be given again
+    Chunk* held_ = nullptr;              // what a handshake has to say, until all of it is known
+    int fd_ = -1;
     Wants wants_ = Wants::read;
     // RFC 8446 4.2.10. reading: more of it may come; over: the client said that this was all.
     enum class Early : uint8_t { none, untried, reading, over } early_ = Early::none;
     bool early_byte_held_ = false;
     char early_byte_ = 0;                // the one that begin_early_data() had to take
     bool failed_ = false;
+    // Within one call: what the last read of the socket said. A short one leaves nothing but,
+    // perhaps, the end.
+    enum class Input : uint8_t { unknown, short_read, empty };
+    Input input_ = Input::unknown;
+    bool ended_ = false;                 // the peer has closed its side
+    bool holding_ = false;
+    bool more_follows_ = false;          // behind the record that is being written
     std::string error_text_;
 };
 

@@ -10,6 +10,7 @@
 #include <cstring>
 
 #include "core/tls.h"
+#include "core/tls_wire.h"
 
 namespace core {
 
@@ -18,24 +19,51 @@ namespace {
 // One call's worth: OpenSSL takes an int.
 constexpr size_t write_bytes_max = 1 << 30;
 
-// Copies the front of the chain, file ranges included, into `chunk`. 0, or an errno when nothing
-// could be copied.
-int fill(const Chain& chain, int64_t limit, Chunk& chunk) {
-    for (Buffer* at = chain.head(); at && chunk.room() && int64_t(chunk.used) < limit;
-         at = at->next) {
+constexpr int64_t record_bytes_max = 16 * 1024;   // RFC 8446 5.1
+
+// Where what does not lie in one piece, or lies in a file, is gathered: some records' worth.
+struct Gathering {
+    static constexpr size_t capacity = 4 * record_bytes_max;
+    char bytes[capacity];
+    size_t used;
+};
+thread_local std::unique_ptr<Gathering> gathering;
+
+Gathering& empty_gathering() {
+    if (!gathering) gathering.reset(new Gathering);   // not zeroed: most of it is never touched
+    gathering->used = 0;
+    return *gathering;
+}
+
+// Copies the front of the chain, file ranges included. 0, or an errno when nothing could be copied.
+int fill(const Chain& chain, int64_t limit, Gathering& to) {
+    size_t most = size_t(std::min(limit, int64_t(Gathering::capacity)));
+    for (Buffer* at = chain.head(); at && to.used < most; at = at->next) {
         if (at->size() <= 0) continue;
-        auto part = size_t(std::min({at->size(), int64_t(chunk.room()), limit - chunk.used}));
+        auto part = size_t(std::min(at->size(), int64_t(most - to.used)));
         if (!at->is_file()) {
-            std::memcpy(chunk.data() + chunk.used, at->begin, part);
-            chunk.used += uint32_t(part);
+            // A whole chunk is not copied: the next record is made from where it lies.
+            if (to.used && at->size() >= int64_t(Chunk::capacity)) break;
+            std::memcpy(to.bytes + to.used, at->begin, part);
+            to.used += part;
             continue;
         }
-        ssize_t got = ::pread(at->fd(), chunk.data() + chunk.used, part, at->file_begin);
-        if (got <= 0) return chunk.used ? 0 : got < 0 ? errno : ENODATA;
-        chunk.used += uint32_t(got);
+        ssize_t got = ::pread(at->fd(), to.bytes + to.used, part, at->file_begin);
+        if (got <= 0) return to.used ? 0 : got < 0 ? errno : ENODATA;
+        to.used += size_t(got);
         if (size_t(got) < part) break;
     }
     return 0;
+}
+
+bool longer_than(const Chain& chain, int64_t bytes) {
+    for (Buffer* at = chain.head(); at && bytes >= 0; at = at->next) bytes -= at->size();
+    return bytes < 0;
+}
+
+// OpenSSL's queue is per thread and must be empty before a call whose failure is asked about.
+void forget_errors() {
+    if (ERR_peek_error()) ERR_clear_error();
 }
 
 // Whether a write of the first buffer alone would leave nothing of the chain.
@@ -57,7 +85,8 @@ TlsSessionPtr TlsSession::create(std::shared_ptr<TlsContext> context, int fd) {
     session->failed_ = true;           // until all is there
     if (!session->ssl_.make(context->native())) return nullptr;
     SSL* ssl = session->ssl_;
-    if (!SSL_set_fd(ssl, fd)) return nullptr;
+    session->fd_ = fd;
+    if (!TlsWire::attach(*session)) return nullptr;
     session->failed_ = false;
     SSL_set_app_data(ssl, session.get());
     if (context->role() == TlsContext::Role::server) {
@@ -88,7 +117,8 @@ TlsSession::~TlsSession() {
         SSL_set_quiet_shutdown(ssl_, 1);
         SSL_shutdown(ssl_);
     }
-    ERR_clear_error();
+    if (ssl_) TlsWire::forget(*this);
+    forget_errors();
 }
 
 Result<void> TlsSession::set_server_name(const std::string& name) {
@@ -138,7 +168,7 @@ IoResult TlsSession::outcome(int result, int saved_errno) {
 // OpenSSL wants to be asked for early data before anything else. `done`: there is some, and it is
 // the beginning of a request; or, with nothing held, there is none.
 IoResult TlsSession::begin_early_data() {
-    ERR_clear_error();
+    forget_errors();
     errno = 0;
     size_t got = 0;
     int result = SSL_read_early_data(ssl_, &early_byte_, 1, &got);
@@ -149,18 +179,52 @@ IoResult TlsSession::begin_early_data() {
     return {Io::done};
 }
 
-IoResult TlsSession::handshake() {
-    if (failed_) return {Io::failed, 0, EPROTO};
+IoResult TlsSession::handshake_step() {
     if (early_ == Early::untried) [[unlikely]] {
         IoResult begun = begin_early_data();
         if (begun.status != Io::done || early_ == Early::reading) return begun;
     }
-    ERR_clear_error();
+    forget_errors();
     errno = 0;
     int result = SSL_do_handshake(ssl_);
     IoResult moved = outcome(result, errno);
     moved.bytes = 0;
     return moved;
+}
+
+IoResult TlsSession::handshake(Peer peer) {
+    if (failed_) return {Io::failed, 0, EPROTO};
+    if (held_) [[unlikely]] {
+        IoResult before = conclude_handshake({early_ == Early::reading ? Io::done : Io::again});
+        if (held_ || failed_ || before.status == Io::done) return before;
+    }
+    input_ = Input::unknown;
+    holding_ = true;
+    IoResult moved = handshake_step();
+    while (moved.status == Io::again && input_ == Input::short_read && SSL_want_read(ssl_) &&
+           peer != Peer::is_there) {
+        input_ = Input::unknown;
+        moved = handshake_step();
+    }
+    holding_ = false;
+    return held_ ? conclude_handshake(moved) : moved;
+}
+
+// Sends what this step of a handshake has to say: a flight, tickets, an alert.
+IoResult TlsSession::conclude_handshake(IoResult moved) {
+    IoResult pushed = TlsWire::push(*this);
+    if (pushed.status == Io::again) {
+        if (moved.status == Io::failed) return moved;
+        wants_ = Wants::write;      // the next call goes on from here
+        return {Io::again};
+    }
+    if (pushed.status != Io::failed) return moved;
+    held_->drop();
+    held_ = nullptr;
+    // A client that left after its request does not need the tickets; the request may be there.
+    if (moved.status != Io::again) return moved;
+    failed_ = true;
+    return pushed;
 }
 
 IoResult TlsSession::read_early_data(char* to, size_t room) {
@@ -170,7 +234,7 @@ IoResult TlsSession::read_early_data(char* to, size_t room) {
         to[total++] = early_byte_;
     }
     while (total < room) {
-        ERR_clear_error();
+        forget_errors();
         errno = 0;
         size_t got = 0;
         int result = SSL_read_early_data(ssl_, to + total, room - total, &got);
@@ -181,6 +245,10 @@ IoResult TlsSession::read_early_data(char* to, size_t room) {
         }
         if (result == SSL_READ_EARLY_DATA_SUCCESS) continue;
         IoResult step = outcome(0, errno);
+        if (step.status == Io::again && !total && input_ == Input::short_read) {
+            input_ = Input::unknown;
+            continue;
+        }
         if (total) return {Io::done, int64_t(total), 0, step.status == Io::again};
         return step;
     }
@@ -189,18 +257,25 @@ IoResult TlsSession::read_early_data(char* to, size_t room) {
 
 IoResult TlsSession::read(char* to, size_t room) {
     if (failed_) return {Io::failed, 0, EPROTO};
+    input_ = Input::unknown;
+    if (held_) [[unlikely]] TlsWire::push(*this);
     if (early_ == Early::reading) [[unlikely]] {
         IoResult early = read_early_data(to, room);
         if (early.status != Io::done || early.bytes > 0) return early;
     }
     size_t total = 0;
     while (total < room) {
-        ERR_clear_error();
+        forget_errors();
         errno = 0;
         int got = SSL_read(ssl_, to + total, int(std::min<size_t>(room - total, INT32_MAX)));
         IoResult step = outcome(got, errno);
         if (step.status == Io::done) {
             total += size_t(step.bytes);
+            if (!drained()) continue;
+            return {Io::done, int64_t(total), 0, true};
+        }
+        if (step.status == Io::again && !total && input_ == Input::short_read) {
+            input_ = Input::unknown;      // what came was not for the caller: is the end behind it?
             continue;
         }
         // What came before an end or an error is delivered first; the next call meets it again.
@@ -213,7 +288,8 @@ IoResult TlsSession::read(char* to, size_t room) {
 IoResult TlsSession::write_some(const char* from, size_t bytes) {
     if (failed_) return {Io::failed, 0, EPROTO};
     bytes = std::min(bytes, write_bytes_max);
-    ERR_clear_error();
+    input_ = Input::unknown;
+    forget_errors();
     errno = 0;
     int sent = 0;
     if (early_ >= Early::reading && !established()) [[unlikely]] {
@@ -224,39 +300,50 @@ IoResult TlsSession::write_some(const char* from, size_t bytes) {
     }
     IoResult step = outcome(sent, errno);
     // The record is made already: OpenSSL must be offered the same bytes again, and no fewer.
-    unsent_ = step.status == Io::again ? bytes : 0;
+    unsent_ = step.status == Io::again ? std::min(bytes, size_t(record_bytes_max)) : 0;
     if (step.status == Io::closed) return {Io::failed, 0, EPIPE};
     return step;
 }
 
 IoResult TlsSession::write(Slice bytes) {
     if (bytes.empty()) return {Io::done};
+    more_follows_ = false;
     return write_some(bytes.data(), bytes.size());
 }
 
 IoResult TlsSession::write_gathered(Chain& chain, int64_t limit) {
     Buffer* head = chain.head();
     if (!head->is_file() && stands_alone(chain, limit)) {
-        return write_some(head->begin, size_t(std::min(head->size(), limit)));
+        auto size = size_t(std::min(head->size(), limit));
+        more_follows_ = int64_t(size) > record_bytes_max ||
+                        (int64_t(size) < limit && longer_than(chain, int64_t(size)));
+        IoResult step = write_some(head->begin, size);
+        if (step.status == Io::done) chain.consume(step.bytes);
+        return step;
     }
-    Chunk* record = Chunk::take();
-    IoResult step;
-    if (int error = fill(chain, limit, *record)) {
-        step = {Io::failed, 0, error};
-    } else {
-        step = write_some(record->data(), record->used);
+    Gathering& from = empty_gathering();
+    if (int error = fill(chain, limit, from)) return {Io::failed, 0, error};
+    bool rest = int64_t(from.used) < limit && longer_than(chain, int64_t(from.used));
+    size_t sent = 0;
+    while (sent < from.used) {
+        more_follows_ = rest || int64_t(from.used - sent) > record_bytes_max;
+        IoResult step = write_some(from.bytes + sent, from.used - sent);
+        if (step.status != Io::done) return {step.status, int64_t(sent), step.error};
+        chain.consume(step.bytes);
+        sent += size_t(step.bytes);
     }
-    record->drop();
-    return step;
+    return {Io::done, int64_t(sent)};
 }
 
 // With kernel TLS: straight from the page cache.
 IoResult TlsSession::write_file(Chain& chain, int64_t limit) {
     Buffer* head = chain.head();
-    ERR_clear_error();
+    input_ = Input::unknown;
+    forget_errors();
     errno = 0;
     ossl_ssize_t sent = SSL_sendfile(ssl_, head->fd(), head->file_begin,
                                      size_t(std::min(head->size(), limit)), 0);
+    if (sent > 0) chain.consume(sent);
     if (sent > 0) return {Io::done, sent};
     if (sent == 0) return {Io::failed, 0, ENODATA};
     return outcome(int(sent), errno);
@@ -271,7 +358,6 @@ IoResult TlsSession::write(Chain& chain, int64_t bytes_max) {
         bool by_kernel = chain.head()->is_file() && !unsent_ &&
                          BIO_get_ktls_send(SSL_get_wbio(ssl_)) && established();
         IoResult step = by_kernel ? write_file(chain, limit) : write_gathered(chain, limit);
-        if (step.status == Io::done) chain.consume(step.bytes);
         total += step.bytes;
         if (step.status == Io::done) continue;
         step.bytes = total;
@@ -283,7 +369,9 @@ IoResult TlsSession::shutdown() {
     if (failed_ || !established() || (SSL_get_shutdown(ssl_) & SSL_SENT_SHUTDOWN)) {
         return {Io::done};
     }
-    ERR_clear_error();
+    more_follows_ = false;
+    input_ = Input::unknown;
+    forget_errors();
     errno = 0;
     int result = SSL_shutdown(ssl_);
     if (result >= 0) return {Io::done};
@@ -308,6 +396,9 @@ Slice TlsSession::server_name() const {
 const char* TlsSession::protocol() const { return SSL_get_version(ssl_); }
 const char* TlsSession::cipher() const { return SSL_get_cipher_name(ssl_); }
 size_t TlsSession::pending() const { return size_t(SSL_pending(ssl_)); }
+bool TlsSession::drained() const {
+    return input_ != Input::unknown && early_ != Early::reading && !SSL_has_pending(ssl_);
+}
 long TlsSession::verify_result() const { return SSL_get_verify_result(ssl_); }
 
 std::string TlsSession::verify_error() const {

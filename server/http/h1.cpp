@@ -117,7 +117,8 @@ void H1::count_reading(bool on) {
 
 bool H1::begin() {
     const CoreConf& conf = *listen.default_server->root.core;
-    if (auto started = watch.start(stream.fd(), *this); !started) {
+    if (watch.active()) {       // taken over
+    } else if (auto started = watch.start(stream.fd(), *this); !started) {
         LOG(log, alert, 0, "%s", started.error().what.c_str());
         return false;
     }

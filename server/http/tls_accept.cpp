@@ -57,7 +57,10 @@ bool TlsAccept::begin() {
 // While a script is waited for nothing is read: what the client has to say stays in the socket.
 void TlsAccept::on_io(uint8_t ready) {
     if (ready & core::ready_hangup) hung_up_ = true;
-    if (!waits_for_script_) advance();
+    // Room to write is news only to a handshake that waits for it.
+    bool waits_to_write = stream.tls() && stream.tls()->wants() == core::TlsSession::Wants::write;
+    bool news = ready != core::ready_write || waits_to_write;
+    if (news && !waits_for_script_) advance();
     end_if_left();
 }
 
@@ -126,13 +129,14 @@ bool TlsAccept::look_at_first_byte() {
 
 void TlsAccept::shake_hands() {
     core::TlsSession& session = *stream.tls();
-    core::IoResult result = session.handshake();
+    using Peer = core::TlsSession::Peer;
+    core::IoResult result = session.handshake(hung_up_ ? Peer::may_have_closed : Peer::is_there);
     switch (result.status) {
     case core::Io::again: return;
     case core::Io::done:
         count(tls_table, handshakes_done);
-        if (::SSL_session_reused(session.native())) count(tls_table, sessions_reused);
-        if (!waits_for_status()) hand_over();
+        if (session.resumed()) count(tls_table, sessions_reused);
+        if (!waits_for_status()) hand_over(!session.drained());
         return;
     case core::Io::closed:
         LOG(log, info, 0, "peer closed connection in SSL handshake");
@@ -178,16 +182,16 @@ void TlsAccept::leave_handshake() {
 }
 
 // From here on HTTP has the socket; what has arrived of the first request is still in it.
-void TlsAccept::hand_over() {
+void TlsAccept::hand_over(bool may_have_input) {
     state_ = State::over;
     timer_.cancel();
-    watch.stop();
     leave_handshake();
     auto* http = new H1(*this);
-    if (http->begin()) {
-        http->on_io(core::ready_read);
-    } else {
+    http->watch.take_over(watch, *http);
+    if (!http->begin()) {
         http->close();
+    } else if (may_have_input || hung_up_) {
+        http->on_io(core::ready_read | (hung_up_ ? core::ready_hangup : 0));
     }
     core::Reactor::current().at_end(core::Reactor::destroy, destruction_);
 }

@@ -38,7 +38,7 @@ class TlsAccept final : public Connection {
     bool look_at_first_byte();
     void shake_hands();
     bool waits_for_status();
-    void hand_over();
+    void hand_over(bool may_have_input = true);
     void end_if_left();
     void leave_handshake();
     static void on_timeout(void* self);

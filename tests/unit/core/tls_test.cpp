@@ -122,6 +122,80 @@ TEST_F(TlsTest, ReadAndWriteShakeHandsThemselves) {
     EXPECT_EQ(drain(server), "early");
 }
 
+// What a server says after the client's last message (two tickets) leaves in one write, and a
+// handshake whose bytes cannot leave is not over.
+TEST_F(TlsTest, AHandshakeSendsWhatItSaysAtOnce) {
+    int fds[2];
+    ASSERT_EQ(socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_NONBLOCK, 0, fds), 0);
+    server = Stream(Fd(fds[0]));
+    client = Stream(Fd(fds[1]));
+    server.set_tls(TlsSession::create(server_context, fds[0]));
+    client.set_tls(TlsSession::create(client_context, fds[1]));
+    ASSERT_EQ(client.tls()->handshake().status, Io::again);
+    ASSERT_EQ(server.tls()->handshake().status, Io::again);
+    ASSERT_EQ(client.tls()->handshake().status, Io::done);
+    ASSERT_EQ(server.tls()->handshake().status, Io::done);
+    EXPECT_TRUE(server.tls()->drained());
+    char room[4096];
+    ssize_t tickets = recv(fds[1], room, sizeof room, 0);
+    EXPECT_GT(tickets, 400);
+    EXPECT_EQ(recv(fds[1], room, sizeof room, 0), -1);    // that was all
+}
+
+TEST_F(TlsTest, AHandshakeWaitsForRoomToWrite) {
+    connect();
+    ASSERT_EQ(client.tls()->handshake().status, Io::again);
+    std::string filler(4096, 'x');
+    size_t filled = 0;
+    for (ssize_t n; (n = send(server.fd(), filler.data(), filler.size(), 0)) > 0;) {
+        filled += size_t(n);
+    }
+    EXPECT_EQ(server.tls()->handshake().status, Io::again);
+    EXPECT_EQ(server.tls()->wants(), TlsSession::Wants::write);
+    for (ssize_t n; filled > 0; filled -= size_t(n)) {
+        n = recv(client.fd(), filler.data(), std::min(filled, filler.size()), 0);
+        ASSERT_GT(n, 0);
+    }
+    EXPECT_EQ(handshake(), std::make_pair(Io::done, Io::done));
+}
+
+TEST_F(TlsTest, ReadsSayWhenNothingIsLeft) {
+    connect();
+    ASSERT_EQ(handshake().first, Io::done);
+    ASSERT_EQ(client.write("one").status, Io::done);
+    ASSERT_EQ(client.write("two").status, Io::done);
+    char room[64];
+    IoResult got = server.read(room, 4);
+    EXPECT_EQ(got.bytes, 4);
+    EXPECT_FALSE(got.drained);
+    got = server.read(room, sizeof room);
+    EXPECT_EQ(Slice(room, size_t(got.bytes)), "wo");
+    EXPECT_TRUE(got.drained);
+    ASSERT_EQ(client.write("three").status, Io::done);    // what was empty is looked at again
+    EXPECT_EQ(server.read(room, sizeof room).bytes, 5);
+    client.close();
+    EXPECT_EQ(server.read(room, sizeof room).status, Io::closed);
+}
+
+// Tickets and, without a word, the end: the end is seen although no byte came for the reader.
+TEST_F(TlsTest, AnEndBehindTicketsIsSeen) {
+    connect();
+    ASSERT_EQ(client.tls()->handshake().status, Io::again);
+    ASSERT_EQ(server.tls()->handshake().status, Io::again);
+    ASSERT_EQ(client.tls()->handshake().status, Io::done);
+    ASSERT_EQ(server.tls()->handshake().status, Io::done);
+    server.reset();
+    char room[64];
+    EXPECT_EQ(client.read(room, sizeof room).status, Io::closed);
+}
+
+TEST_F(TlsTest, AnEndBehindAFlightIsSeen) {
+    connect();
+    ASSERT_EQ(client.tls()->handshake().status, Io::again);
+    client.reset();
+    EXPECT_NE(server.tls()->handshake().status, Io::again);
+}
+
 TEST_F(TlsTest, LargeChainsWithPartialWrites) {
     connect();
     ASSERT_EQ(handshake().first, Io::done);
