@@ -7,7 +7,9 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <map>
 #include <memory>
+#include <utility>
 #include <vector>
 
 #include "conf/binder.h"
@@ -51,6 +53,7 @@ struct Folders {
     std::vector<std::shared_ptr<HandlerTree>> all;
     size_t added = 0;                          // of them, at run time
     bool ever_added = false;
+    std::map<const server::VirtualServer*, std::vector<server::Step>> steps;
     const server::Configuration* wanted_by = nullptr;    // while it is loaded
 };
 
@@ -196,9 +199,8 @@ bool may_be_added(const void*) {
            configuration.http<MainConf>(lua_handlers_main).takes_more;
 }
 
-bool has_handlers(const void* conf) {
-    return static_cast<const Conf*>(conf)->tree || may_be_added(conf);
-}
+bool has_own_handlers(const void* conf) { return static_cast<const Conf*>(conf)->tree != nullptr; }
+bool may_have_handlers(const void* conf) { return has_own_handlers(conf) || may_be_added(conf); }
 
 Taken* taken(const Request& request) { return request.state<Taken>(lua_handlers_main); }
 
@@ -211,6 +213,33 @@ std::shared_ptr<HandlerTree> find_added(core::Slice uri) {
             found = tree;
     }
     return found;
+}
+
+// satisfy any: what the last one refused for.
+Verdict after_access(Request& request) {
+    int status = std::exchange(request.access_status, uint16_t(0));
+    return status ? Verdict::reject(status) : Verdict::decline();
+}
+
+// The way of a request below an added folder: the server's own steps, the guards behind its access
+// rules, and the handler.
+const server::Step* steps_of_added(const server::VirtualServer& server) {
+    auto& steps = folders().steps[&server];
+    if (!steps.empty()) return steps.data();
+    auto own = server.root.steps.begin(), end = server.root.steps.end();
+    for (; own != end && own->phase <= server::Phase::access; ++own) steps.push_back(*own);
+    steps.push_back({run_handler_access, server::Phase::access, 0});
+    steps.push_back({after_access, server::Phase::post_access, 0});
+    for (; own != end && own->phase < server::Phase::content; ++own) {
+        if (own->phase != server::Phase::post_access) steps.push_back(*own);
+    }
+    steps.push_back({run_handler_content, server::Phase::content, 0});
+    uint16_t next = uint16_t(steps.size());
+    for (size_t i = steps.size(); i-- > 0;) {
+        if (i + 1 < steps.size() && steps[i].phase != steps[i + 1].phase) next = uint16_t(i + 1);
+        steps[i].phase_end = next;
+    }
+    return steps.data();
 }
 
 // Runs first in every location: the request goes on outside of it, below an added folder.
@@ -226,23 +255,18 @@ Verdict take_from_location(Request& request) {
     request.set_state(lua_handlers_main, request.arena.make<Taken>(Taken{std::move(tree)}));
     request.location = &request.server->root;
     request.use_location_log();
-    request.steps = request.location->steps.data();
+    request.steps = steps_of_added(*request.server);
     request.cursor = 0;
     return Verdict::redirect();
 }
 
-Verdict run_added(Request& request) {
-    return taken(request) ? run_handler_content(request) : Verdict::decline();
-}
-
 constexpr server::PhaseHandler phase_handlers[] = {
     {server::Phase::rewrite, server::rank::first, take_from_location, may_be_added},
-    {server::Phase::access, server::rank::script + 1, run_handler_access, has_handlers},
-    {server::Phase::content, server::rank::first, run_added, may_be_added},
+    {server::Phase::access, server::rank::script + 1, run_handler_access, has_own_handlers},
 };
 
 constexpr server::Filter filters[] = {
-    {server::FilterSlot::lua, run_handler_header_filters, nullptr, has_handlers},
+    {server::FilterSlot::lua, run_handler_header_filters, nullptr, may_have_handlers},
 };
 
 // ---- the worker ----
@@ -268,6 +292,7 @@ void exit_worker(server::Worker&) {
     for (auto& tree : folders().all) tree->stop();
     folders().all.clear();
     folders().added = 0;
+    folders().steps.clear();
 }
 
 Result<void> prepare(server::Configuration& configuration) {

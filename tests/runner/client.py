@@ -36,15 +36,17 @@ class Response:
 
 
 class Connection:
-    """A client connection. `host` may be a path of a Unix socket when `port` is None."""
+    """A client connection. `host` may be a path of a Unix socket when `port` is None; `source`, an
+    address to connect from."""
 
-    def __init__(self, port, host="127.0.0.1", timeout=10.0):
+    def __init__(self, port, host="127.0.0.1", timeout=10.0, source=None):
         if port is None:
             self.socket = socket.socket(socket.AF_UNIX)
             self.socket.settimeout(timeout)
             self.socket.connect(host)
         else:
-            self.socket = socket.create_connection((host, port), timeout)
+            self.socket = socket.create_connection((host, port), timeout,
+                                                   (source, 0) if source else None)
             self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.buffer = b""
         self.ended = False

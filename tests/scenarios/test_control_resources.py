@@ -8,7 +8,7 @@ import ssl
 import pytest
 
 from runner import server as runner
-from runner.client import get
+from runner.client import Connection, get, request_bytes
 from scenarios.control_client import Control
 
 EACH = "listen 127.0.0.1:@PORT@ reuseport;"
@@ -343,6 +343,38 @@ def test_folders_of_handlers_come_and_go_in_all_workers(server, control):
                               ("handlers/x", {}, "is missing")):
         refused = control.ask("PUT", path, value)
         assert refused.status == 422 and said in refused.error
+
+
+def test_added_handlers_among_locations_and_rules(server, control):
+    server.write("h/a.lua", 'return function() return "added" end')
+    server.write("h/in/_access.lua", "return function() return ngx.var.arg_key ~= '1' and 401 end")
+    server.write("h/in/a.lua", 'return { GET = function(p) return "guarded" end }')
+    server.write("h/_filter.lua", 'return function() ngx.header["X-Filter"] = "yes" end')
+    server.up(main=MAIN, locations="""
+        satisfy any; allow 127.0.0.2; deny all;
+        location /api/a/longer { satisfy all; allow all; return 200 "longer"; }
+        location = /api/exact { return 200 "exact"; }
+        location ~ \\.txt$ { return 200 "pattern"; }
+        location /api { return 200 "shorter"; }""")
+
+    def answer(path, host="127.0.0.1"):
+        with Connection(server.port, source=host) as connection:
+            connection.send(request_bytes(target=path))
+            response = connection.read_response()
+            if response.text() in ("added", "guarded"):
+                assert response.get("X-Filter") == "yes"
+            return response.text() if response.status == 200 else response.status
+    control.change("PUT", "handlers/api", {"folder": server.path("h")})
+    assert answer("/api/a", "127.0.0.2") == "added"
+    assert answer("/api/a") == 403                           # the server's own rules
+    assert answer("/api/in/a") == 401                        # the guard's refusal
+    assert answer("/api/in/a?key=1") == "guarded"            # satisfy any: the guard is enough
+    assert answer("/api/a/longer") == "longer"
+    assert answer("/api/exact") == "exact"
+    assert answer("/api/x.txt") == "pattern"
+    assert answer("/api/none", "127.0.0.2") == 404
+    control.change("DELETE", "handlers/api")
+    assert answer("/api/a", "127.0.0.2") == "shorter"
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="workers have the master's rights")

@@ -1,3 +1,5 @@
 -- Served at /lua/greet: says what the request looked like.
-ngx.say("You asked for ", ngx.var.request_uri, " with ", ngx.req.get_method(), ".")
-ngx.say("Your address is ", ngx.var.remote_addr, ".")
+return function()
+    ngx.say("You asked for ", ngx.var.request_uri, " with ", ngx.req.get_method(), ".")
+    ngx.say("Your address is ", ngx.var.remote_addr, ".")
+end
