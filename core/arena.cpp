@@ -4,6 +4,7 @@
 #include <cstdio>
 #include <cstdlib>
 
+#include "core/pools.h"
 #include "core/text.h"
 
 namespace core {
@@ -61,6 +62,10 @@ void give_block(void* memory) {
 }
 
 }  // namespace
+
+void drain_arena_pool() {
+    while (pool.free) std::free(take_block());
+}
 
 void* Arena::allocate_slow(size_t bytes, size_t align) {
     if (bytes + align > block_bytes / 2) {

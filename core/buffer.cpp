@@ -9,6 +9,7 @@
 #include <new>
 
 #include "core/arena.h"
+#include "core/pools.h"
 
 namespace core {
 
@@ -63,6 +64,11 @@ Buffer* take_buffer() {
 }
 
 }  // namespace
+
+void drain_buffer_pools() {
+    while (Chunk* chunk = chunks.pop()) std::free(chunk);
+    while (buffers.free) std::free(take_buffer());
+}
 
 Chunk* Chunk::take() {
     Chunk* chunk = chunks.pop();

@@ -13,6 +13,7 @@
 #include <memory>
 
 #include "core/log.h"
+#include "core/pools.h"
 #include "core/resolver.h"
 #include "core/threads.h"
 #include "core/timer.h"
@@ -50,7 +51,7 @@ std::unique_ptr<core::TlsIdle> tls_idle;
 // When half of that many connections, or more, have ended their memory goes back to the system.
 constexpr uint64_t crowd_min = 1000;
 
-// malloc keeps what is freed. Looked at when connections end, done when the crowd has left.
+// Pools and malloc keep what is freed. Looked at when connections end, done when the crowd has left.
 class MemoryReturn {
   public:
     MemoryReturn() : timer_([](void* it) { static_cast<MemoryReturn*>(it)->run(); }, this) {}
@@ -64,6 +65,8 @@ class MemoryReturn {
   private:
     void run() {
         most_ = Worker::current()->connection_count;
+        core::drain_arena_pool();
+        core::drain_buffer_pools();
 #ifdef __GLIBC__
         ::malloc_trim(0);
 #endif

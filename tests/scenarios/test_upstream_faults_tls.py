@@ -48,6 +48,8 @@ class Faulty(RawUpstream):
             return OK + b"\r\nthe body", "goodbye"
         if table == "until-reset":
             return OK + b"\r\nthe body", "reset"
+        if table == "slow":
+            return OK + b"Content-Length: 9\r\n\r\npart" if at == "body" else b"", "stay"
         return answer(), "stay"
 
 
@@ -59,7 +61,9 @@ def gateway(certs):
                        % upstream.port,
                   locations="location / { proxy_pass https://faulty; }"
                             "location /direct/ { proxy_buffering off; "
-                            "proxy_pass https://faulty/; }")
+                            "proxy_pass https://faulty/; }"
+                            "location /slow/ { proxy_read_timeout 200ms; "
+                            "proxy_pass https://faulty; }")
         yield server
 
 
@@ -90,6 +94,13 @@ def test_a_body_until_the_end(gateway):
         assert get(gateway.port, "/until-reset").status == 502
     except ProtocolError:
         pass
+
+
+def test_slow_head_and_slow_body_time_out(gateway):
+    assert get(gateway.port, "/slow/head").status == 504
+    with pytest.raises(ProtocolError):
+        get(gateway.port, "/slow/body")
+    assert get(gateway.port, "/fine").body == b"ok"
 
 
 def test_a_handshake_that_is_not_answered_times_out(server):
