@@ -209,7 +209,6 @@ void begin_metrics(int slot) {
             for (size_t i = 0; i < table->values; ++i) core::set(table->own[i], 0);
         }
     }
-    publish_metrics();
 }
 
 void end_metrics() {

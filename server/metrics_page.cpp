@@ -203,10 +203,9 @@ bool MetricsPage::write(std::string& to, size_t series) {
 }
 
 bool MetricsPage::next_table() {
-    const auto& tables = metric_tables();
-    while (table_ < tables.size() && !tables[table_]->name) ++table_;
-    if (table_ == tables.size()) return false;
-    rows_ = std::make_unique<MetricRows>(collect_rows(*tables[table_++]));
+    while (table_ < tables_.size() && !tables_[table_]->name) ++table_;
+    if (table_ == tables_.size()) return false;
+    rows_ = std::make_unique<MetricRows>(collect_rows(*tables_[table_++]));
     row_ = column_ = column_end_ = 0;
     begun_ = false;
     return true;

@@ -6,6 +6,7 @@
 #include <cstddef>
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "core/json_writer.h"
 #include "server/metrics.h"
@@ -16,7 +17,11 @@ class MetricsPage {
   public:
     enum class Format : uint8_t { json, prometheus };
 
-    explicit MetricsPage(Format format) : format_(format) {}
+    using Tables = std::vector<const MetricTable*>;
+
+    // `tables` outlives the page.
+    explicit MetricsPage(Format format, const Tables& tables = metric_tables())
+        : format_(format), tables_(tables) {}
 
     // Appends the next piece, of about `series` values; false: that was the last one.
     bool write(std::string& to, size_t series);
@@ -32,6 +37,7 @@ class MetricsPage {
     size_t write_text_row(std::string& to, size_t row);
 
     const Format format_;
+    const Tables& tables_;
     size_t table_ = 0;                       // the next to be taken down
     std::unique_ptr<MetricRows> rows_;       // of the one being written
     size_t row_ = 0;

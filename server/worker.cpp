@@ -109,7 +109,10 @@ Worker::~Worker() {
 core::Result<void> Worker::open() {
     auto opened = core::Reactor::open();
     if (!opened) return opened;
-    if (configuration.counts_metrics) begin_metrics(int(&counters - shared_status().workers));
+    if (configuration.counts_metrics) {
+        begin_metrics(int(&counters - shared_status().workers));
+        publish_metrics();
+    }
     tls_idle = std::make_unique<core::TlsIdle>(idle_look_ms);
     memory_return = std::make_unique<MemoryReturn>();
     for (const Module* module : modules()) {
