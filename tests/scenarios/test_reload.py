@@ -311,3 +311,48 @@ def test_nothing_but_lua_files_changed(server):
     assert not reload()
     assert wait_until(lambda: len(server.workers()) == 2, 60)
     assert get(server.port, "/api/now").text() == "two\n"
+
+
+AUTO = """
+%s
+pid logs/server.pid;
+error_log logs/error.log notice;
+daemon off;
+events { }
+http {
+    access_log off;
+    lua_code_cache auto;
+    lua_package_path "@PREFIX@/lua/?.lua;;";
+    lua_shared_dict kept 1m;
+    init_by_lua_block { ngx.shared.kept:incr("loads", 1, 0) }
+    server {
+        listen 127.0.0.1:@PORT@;
+        location = /file { content_by_lua_file lua/file.lua; }
+        location = /loads { content_by_lua_block { ngx.say(ngx.shared.kept:get("loads")) } }
+    }
+}
+"""
+
+
+def test_lua_that_is_refreshed_needs_no_new_workers(server):
+    user = "user root;" if os.geteuid() == 0 else ""
+    server.write("lua/part.lua", "return 'one'\n")
+    server.write("lua/file.lua", "ngx.say(require('part'), ' first')\n")
+    server.configure(AUTO % user)
+    server.start()
+    assert wait_until(lambda: get(server.port, "/file").text() == "one first\n", 20)
+    before = server.workers()
+    with Connection(server.port) as connection:
+        connection.send(request_bytes(close=False))
+        assert connection.read_response() is not None
+        server.write("lua/part.lua", "return 'two'\n")
+        server.write("lua/file.lua", "ngx.say(require('part'), ' second')\n")
+        server.signal("HUP")
+        assert wait_until(lambda: "workers stay" in server.log(), 30)
+        assert wait_until(lambda: get(server.port, "/file").text() == "two second\n", 20)
+        # Not even an idle connection has noticed.
+        connection.send(request_bytes(target="/file", close=False))
+        answer = connection.read_response()
+        assert answer.text() == "two second\n" and answer.get("Connection") == "keep-alive"
+    assert server.workers() == before
+    assert get(server.port, "/loads").text() == "1\n"
