@@ -40,8 +40,8 @@ class FileWatcher : public IoHandler {
     // A number that is the same for the same file, or -1. Each successful call needs a remove(),
     // or its report.
     int add_file(int fd);
-    // The same for a folder. -1 sets errno.
-    int add_folder(const char* path);
+    // The same for a folder; `coarse`: what is written to its files does not matter. -1 sets errno.
+    int add_folder(const char* path, bool coarse = false);
     void remove(int watch);
     // Takes the reports that are waiting.
     void poll();

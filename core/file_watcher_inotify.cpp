@@ -17,9 +17,10 @@ namespace {
 
 constexpr uint32_t file_events =
     IN_MODIFY | IN_ATTRIB | IN_MOVE_SELF | IN_DELETE_SELF | IN_ONESHOT;
-constexpr uint32_t folder_events = IN_CREATE | IN_MODIFY | IN_CLOSE_WRITE | IN_MOVED_TO |
-                                   IN_MOVED_FROM | IN_DELETE | IN_DELETE_SELF | IN_MOVE_SELF |
-                                   IN_ONLYDIR;
+// Who watches the same folder twice gets what both want.
+constexpr uint32_t entry_events = IN_CREATE | IN_MOVED_TO | IN_MOVED_FROM | IN_DELETE |
+                                  IN_DELETE_SELF | IN_MOVE_SELF | IN_ONLYDIR | IN_MASK_ADD;
+constexpr uint32_t folder_events = entry_events | IN_MODIFY | IN_CLOSE_WRITE;
 
 FileWatcher::What what_of(uint32_t mask) {
     if (mask & (IN_DELETE_SELF | IN_MOVE_SELF | IN_UNMOUNT)) return FileWatcher::gone;
@@ -67,9 +68,10 @@ int FileWatcher::add_file(int fd) {
     return watched(::inotify_add_watch(fd_.get(), path, file_events), false);
 }
 
-int FileWatcher::add_folder(const char* path) {
+int FileWatcher::add_folder(const char* path, bool coarse) {
     if (!start()) return -1;
-    return watched(::inotify_add_watch(fd_.get(), path, folder_events), true);
+    return watched(::inotify_add_watch(fd_.get(), path, coarse ? entry_events : folder_events),
+                   true);
 }
 
 void FileWatcher::remove(int watch) {

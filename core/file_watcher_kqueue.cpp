@@ -64,7 +64,7 @@ int FileWatcher::add_file(int fd) {
     return start() ? watched(::fcntl(fd, F_DUPFD_CLOEXEC, 0), false) : -1;
 }
 
-int FileWatcher::add_folder(const char* path) {
+int FileWatcher::add_folder(const char* path, bool) {
     return start() ? watched(::open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC), true) : -1;
 }
 

@@ -66,7 +66,9 @@ FolderWatcher::FolderWatcher()
           static_cast<FolderWatcher*>(self)->kernel_reported(report);
       }, this),
       settle_timer_([](void* self) { static_cast<FolderWatcher*>(self)->settle_due(); }, this),
-      poll_timer_([](void* self) { static_cast<FolderWatcher*>(self)->look_at_polled(); }, this) {}
+      poll_timer_([](void* self) { static_cast<FolderWatcher*>(self)->look_at_polled(); }, this) {
+    numbers_.reserve(64);
+}
 
 FolderWatcher::~FolderWatcher() = default;
 
@@ -104,7 +106,7 @@ void FolderWatcher::close(int number) {
 // ---- the kernel's watches ----
 
 void FolderWatcher::begin_watch(int number, Folder& folder) {
-    folder.watch = kernel_.add_folder(folder.path.c_str());
+    folder.watch = kernel_.add_folder(folder.path.c_str(), folder.guards_for != 0);
     int error = errno;
     if (folder.watch >= 0) by_watch_.emplace(folder.watch, number);
     struct stat is = {};
@@ -178,7 +180,8 @@ void FolderWatcher::warn_polled(const std::string& path, int error) {
 // ---- reports ----
 
 void FolderWatcher::kernel_reported(const FileWatcher::Report& report) {
-    std::vector<int> numbers;
+    std::vector<int> numbers = std::move(numbers_);
+    numbers.clear();
     if (report.what == FileWatcher::lost) {
         for (auto& [number, folder] : folders_) numbers.push_back(number);
     } else {
@@ -186,11 +189,22 @@ void FolderWatcher::kernel_reported(const FileWatcher::Report& report) {
         for (auto at = first; at != last; ++at) numbers.push_back(at->second);
     }
     for (int number : numbers) entry_reported(number, report);
+    numbers_ = std::move(numbers);
+}
+
+// A guard stands in a folder where much may happen that is none of its business.
+bool FolderWatcher::concerns(int number, const Folder& folder, Slice name) const {
+    if (!folder.guards_for || name.empty()) return true;
+    const Folder* guarded = find(folder.guards_for);
+    return guarded && std::any_of(guarded->guards.begin(), guarded->guards.end(),
+                                  [&](const Guard& guard) {
+                                      return guard.folder == number && guard.name == name;
+                                  });
 }
 
 void FolderWatcher::entry_reported(int number, const FileWatcher::Report& report) {
     Folder* folder = find(number);
-    if (!folder) return;
+    if (!folder || !concerns(number, *folder, report.name)) return;
     switch (report.what) {
     case FileWatcher::complete:
         if (auto at = folder->unsettled.find(report.name); at != folder->unsettled.end())

@@ -85,6 +85,7 @@ class FolderWatcher {
     void end_watch(int number, Folder& folder);
     void set_guards(int number, Folder& folder);
     void drop_guards(Folder& folder);
+    bool concerns(int number, const Folder& folder, Slice name) const;
     void guard_told(const Folder& guard, int number, News news, Slice name);
     void reopen(int number);
     void unsettle(Folder& folder, Slice name, int64_t delay_ms, News news);
@@ -97,6 +98,7 @@ class FolderWatcher {
     Timer poll_timer_;
     std::unordered_map<int, std::unique_ptr<Folder>> folders_;   // by number
     std::unordered_multimap<int, int> by_watch_;                 // kernel's number to ours
+    std::vector<int> numbers_;             // kept for its room
     int last_number_ = 0;
     bool warned_ = false;
 };

@@ -12,7 +12,7 @@ SOURCE = os.path.join(ROOT, "tests", "scenarios", "count_allocations.c")
 REQUESTS = 200
 COUNTERS = """
     location = /allocations { content_by_lua_block {
-        local ffi = require "ffi"
+        local ffi = package.loaded.ffi
         pcall(ffi.cdef, "uint64_t counted_allocations(void);")
         ngx.say(tonumber(ffi.C.counted_allocations()))
     } }
@@ -42,8 +42,13 @@ def counter(tmp_path_factory):
 def counting(counter):
     with ScenarioServer(env={"LD_PRELOAD": counter}) as server:
         server.env["ASAN_OPTIONS"] += ":verify_asan_link_order=0"
+        server.write("handlers/say.lua", "return function(p) ngx.say('hello') end")
+        server.write("handlers/deep/er/text.lua", "return { GET = function() return 'hello' end }")
+        server.write("auto.lua", "ngx.say('hello')")
         server.up(locations=COUNTERS + """
             location /files/ { root html; }
+            lua_handlers /h/ handlers;
+            location = /auto { lua_code_cache auto; content_by_lua_file auto.lua; }
             location = /small { content_by_lua_block { ngx.say("hello") } }
             location = /proxied { proxy_pass http://itself/files/small.txt; }
         """, http="""
@@ -73,7 +78,8 @@ def growth(connection, target, question):
     return float(ask(connection, question)) - alone - (alone - before)
 
 
-@pytest.mark.parametrize("target", ["/", "/small", "/files/small.txt", "/proxied"])
+@pytest.mark.parametrize("target", ["/", "/small", "/files/small.txt", "/proxied", "/h/say",
+                                    "/h/deep/er/text", "/auto"])
 def test_no_heap_allocation(counting, target):
     with Connection(counting.port) as connection:
         assert growth(connection, target, "/allocations") == 0
@@ -88,7 +94,8 @@ def test_counter_counts(counting):
         assert float(ask(connection, "/allocations")) > before
 
 
-def test_hello_leaves_no_garbage(counting):
+@pytest.mark.parametrize("target", ["/small", "/h/say", "/h/deep/er/text"])
+def test_hello_leaves_no_garbage(counting, target):
     with Connection(counting.port) as connection:
         ask(connection, "/collected")
-        assert growth(connection, "/small", "/used") == 0
+        assert growth(connection, target, "/used") == 0

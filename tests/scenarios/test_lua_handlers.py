@@ -1,7 +1,10 @@
 """lua_handlers: changes on disk are live without a reload, whole or not at all, in every worker."""
 import os
 import shutil
+import subprocess
 import threading
+
+import pytest
 
 from runner.client import Connection, get, request_bytes
 from runner.server import wait_until
@@ -355,3 +358,35 @@ def test_a_reload_while_a_file_is_broken(server):
     assert answer(server, "/h/b") == 500
     put(server, "b.lua", handler("b"))
     becomes(server, "/h/b", "b")
+
+
+def limit_watching(server, what, count):
+    """Starts the server where the kernel grants so many inotify instances or watches."""
+    limit = "/proc/sys/user/max_inotify_" + what
+    script = 'echo %d > %s || exit 1; exec "$@"' % (count, limit)
+    server.binary = server.write("limited", '#!/bin/sh\nexec unshare -Ur sh -c \'%s\' sh "%s" "$@"'
+                                 % (script, server.binary))
+    os.chmod(server.binary, 0o755)
+    test = ["unshare", "-Ur", "sh", "-c", "echo %d > %s" % (count, limit)]
+    if subprocess.run(test, check=False, stderr=subprocess.DEVNULL).returncode:
+        pytest.skip("no user namespaces here")
+
+
+@pytest.mark.parametrize("what, count, reason", [("instances", 0, "Too many open files"),
+                                                 ("watches", 2, "No space left on device")])
+def test_where_the_kernel_does_not_watch(server, what, count, reason):
+    put(server, "a.lua", handler("one"))
+    put(server, "x/y/b.lua", handler("b"))
+    limit_watching(server, what, count)
+    up(server, main="master_process off;")
+    assert answer(server, "/h/a") == "one"
+    put(server, "a.lua", handler("two"))
+    server.write("handlers/x/y/b.lua", handler("b in place"))
+    put(server, "x/z/c.lua", handler("new"))
+    becomes(server, "/h/a", "two", 30)
+    becomes(server, "/h/x/y/b", "b in place", 30)
+    becomes(server, "/h/x/z/c", "new", 30)
+    os.unlink(server.path("handlers/a.lua"))
+    becomes(server, "/h/a", 404, 30)
+    said = [line for line in server.log().splitlines() if "are looked for every second" in line]
+    assert len(said) == 1 and reason in said[0], server.log()
