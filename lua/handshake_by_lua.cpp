@@ -151,8 +151,9 @@ void store_done(LuaTask& task, void* argument) {
 HandshakeAnswer suspend(LuaTask& task, std::unique_ptr<HandshakeRun> run) {
     task.argument = run.get();
     if (run->step == HandshakeStep::session_store) {
-        SSL_up_ref(run->handshake.ssl());
-        run->held = run->handshake.ssl();
+        // The session would put it aside when the connection is idle.
+        run->held = core::TlsSession::pin(run->handshake.ssl());
+        SSL_up_ref(run->held);
         task.done = store_done;
         if (server::Worker* worker = server::Worker::current()) worker->hold();
         run.release();

@@ -327,6 +327,35 @@ def test_openresty_does_not_wait_while_it_stores(server, certs):
     assert re.search(refusal, server.log()), server.log()
 
 
+STORE_LATE = """
+ssl_certificate %(certs)s/client.pem;
+ssl_certificate_key %(certs)s/client.key;
+ssl_session_store_by_lua_block {
+    ngx.sleep(2.5)
+    ngx.log(ngx.NOTICE, "storing for ", require("ngx.ssl").server_name())
+}
+server {
+    listen 127.0.0.1:%(port)d ssl;
+    ssl_session_tickets off;
+    location / { return 200 "hello"; }
+}
+"""
+
+
+def test_storing_outlasts_the_use_of_the_connection(server, certs):
+    """What an idle connection needs less memory for is still there for the script."""
+    server.ports = {"names": free_port()}
+    server.up(http=STORE_LATE % {"certs": certs, "port": server.ports["names"]})
+    workers = server.workers()
+    context = context_of(ssl.TLSVersion.TLSv1_2)
+    streams = [connect(server, "names", "good.test", context) for _ in range(3)]
+    said = "storing for good.test"
+    assert wait_until(lambda: server.log().count("storing for") == 3, 60)
+    assert server.log().count(said) == 3, server.log()
+    assert [ask(stream) for stream in streams] == ["hello"] * 3
+    assert server.workers() == workers
+
+
 def test_a_session_stays_with_its_server(scripted, certs):
     """One that was made without a client's certificate is no way round being asked for it."""
     context = context_of(ssl.TLSVersion.TLSv1_2)
