@@ -171,7 +171,8 @@ void HandlerTree::scan(HandlerFolder& folder, Look how) {
 }
 
 void HandlerTree::look(HandlerFolder& folder, core::Slice name, Look how) {
-    if (is_ignored(name) || real_folder_.empty()) return;
+    if (is_ignored(name)) return;
+    if (real_folder_.empty()) return missing(folder, name, how);
     std::string path = full_path(folder) + std::string(name);
     struct stat is;
     if (::lstat(path.c_str(), &is) != 0) return missing(folder, name, how);

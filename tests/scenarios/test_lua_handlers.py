@@ -100,6 +100,20 @@ def test_a_folder_that_comes_late(server):
     becomes(server, "/h/a", "edited")
 
 
+def test_a_folder_that_goes(server):
+    server.write("handlers/a.lua", handler("first"))
+    server.up(locations=LOCATIONS)
+    assert answer(server, "/h/a") == "first"
+    os.rename(server.path("handlers"), server.path("elsewhere"))
+    becomes(server, "/h/a", 404)
+    os.rename(server.path("elsewhere"), server.path("handlers"))
+    becomes(server, "/h/a", "first")
+    shutil.rmtree(server.path("handlers"))
+    becomes(server, "/h/a", 404)
+    server.write("handlers/a.lua", handler("second"))
+    becomes(server, "/h/a", "second")
+
+
 def from_both_workers(server, path, version):
     """Waits until each of two workers has answered with its number and this version."""
     wanted = {"0 " + version, "1 " + version}
