@@ -170,7 +170,8 @@ namespace {
 // Reads and compiles the newest version. 0, or what the client gets when nothing good was there.
 int take_version(FollowedCode& code, lua_State* L, const std::string& path,
                  const core::LogContext& log) {
-    follow_file(path);
+    // Paths can be what clients ask for: those that nothing is at leave nothing behind.
+    if (FileStamp::of(path)) follow_file(path);
     SourceText source = read_settled(path);
     if (!source) {
         luaL_unref(L, LUA_REGISTRYINDEX, std::exchange(code.function, LUA_NOREF));
@@ -224,6 +225,7 @@ int LuaChunk::push_followed(LuaVm& vm, lua_State* to, const std::string& path,
     FollowedCode& code = followed_code()[path];
     if (code.state == FollowedCode::changed) {
         int status = take_version(code, to, path, log);
+        if (status == 404) followed_code().erase(path);
         if (status) return status;
     }
     if (code.function == LUA_NOREF) return 500;

@@ -66,6 +66,31 @@ def test_files(server):
     becomes(server, "/any/other", 404)
 
 
+def watches(pid):
+    """How many files and folders a process has the kernel watch."""
+    count = 0
+    for name in os.listdir("/proc/%d/fdinfo" % pid):
+        with open("/proc/%d/fdinfo/%s" % (pid, name), encoding="utf-8") as info:
+            count += info.read().count("inotify wd:")
+    return count
+
+
+def test_paths_that_nothing_is_at_are_not_followed(server):
+    """They are what clients ask for: as many as they like."""
+    for i in range(10):
+        server.write("lua/%d/file.lua" % i, "ngx.print('%d')" % i)
+    up(server, locations=LOCATIONS + """
+        location ~ ^/deep/(?<name>.+)$ { content_by_lua_file lua/$name.lua; }""")
+    assert answer(server, "/deep/0/late/file") == 404
+    before = watches(server.workers()[0])
+    assert {answer(server, "/deep/%d/late/file" % i) for i in range(10)} == {404}
+    assert watches(server.workers()[0]) == before
+    server.write("lua/0/late/file.lua", "ngx.print('late')")
+    becomes(server, "/deep/0/late/file", "late")
+    server.write("lua/0/late/file.lua", "ngx.print('edited')")
+    becomes(server, "/deep/0/late/file", "edited")
+
+
 def test_a_broken_file_and_a_healed_one(server):
     server.write("lua/file.lua", "ngx.print('good')")
     up(server)
