@@ -1,6 +1,7 @@
 // Scripts in TLS handshakes with upstream servers; see tls_scripts.h.
 #include "server/upstream/tls_scripts.h"
 
+#include <openssl/err.h>
 #include <openssl/ssl.h>
 #include <openssl/x509.h>
 
@@ -82,6 +83,7 @@ UpstreamHandshake::Answer UpstreamHandshake::ask(UpstreamTlsStep step) {
     core::LogContext& log = request_.log;
     const char* action = std::exchange(log.action, actions[size_t(step)]);
     known = scripts->run(*this, step);
+    ERR_clear_error();             // what it left would be taken for the handshake's
     if (known != Answer::wait) log.action = action;
     return known;
 }

@@ -58,6 +58,13 @@ init_by_lua_block {
     chain = assert(ssl.parse_pem_cert(read(folder .. "client.pem")))
     key = assert(ssl.parse_pem_priv_key(read(folder .. "client.key")))
     ran = 0
+    -- What code that calls OpenSSL by itself may leave behind.
+    local ffi = require "ffi"
+    ffi.cdef "void ERR_new(void); void ERR_set_error(int lib, int reason, const char *why, ...);"
+    function leave_an_error()
+        ffi.C.ERR_new()
+        ffi.C.ERR_set_error(20, 100, nil)
+    end
 }
 """
 
@@ -81,7 +88,7 @@ CHOOSE = """
 
 
 @pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
-@pytest.mark.parametrize("wait", ["", "ngx.sleep(0.01)"])
+@pytest.mark.parametrize("wait", ["", "ngx.sleep(0.01)", "leave_an_error()"])
 def test_a_script_chooses_our_certificate(server, keys, version, wait):
     with TlsUpstream(keys, version, 1) as upstream:
         up(server, keys, upstream, """
