@@ -18,6 +18,8 @@ namespace server {
 namespace {
 
 constexpr int64_t idle_ms = 60'000;        // between bytes, and between requests
+// Of a request without a token, before it is refused unread.
+constexpr size_t strange_body_bytes_max = 64 * 1024;
 
 const char* reason_of(int status) {
     switch (status) {
@@ -89,8 +91,19 @@ void ControlConnection::proceed() {
     bool more = true;
     while (more && takes_more() && !in_.empty()) {
         switch (http_.feed(in_)) {
-        case ControlHttp::State::more: more = false; break;
+        case ControlHttp::State::more:
+            more = false;
+            if (http_.body_bytes() > strange_body_bytes_max && !allowed(http_.request())) {
+                closing_ = true;
+                turn_away();
+            }
+            break;
         case ControlHttp::State::wants_continue:
+            if (!allowed(http_.request())) {
+                closing_ = true;
+                turn_away();
+                break;
+            }
             out_ += "HTTP/1.1 100 Continue\r\n\r\n";
             write();
             break;
@@ -104,12 +117,16 @@ void ControlConnection::proceed() {
             if (allowed(http_.request())) {
                 server_.handler_(shared_from_this(), http_.request());
             } else {
-                answer(error_answer(401, "unauthorized",
-                                    "this address wants \"Authorization: Bearer TOKEN\""));
+                turn_away();
             }
         }
     }
     proceeding_ = false;
+}
+
+void ControlConnection::turn_away() {
+    answer(error_answer(401, "unauthorized",
+                        "this address wants \"Authorization: Bearer TOKEN\""));
 }
 
 // The comparison takes as long whatever the token is.

@@ -41,6 +41,7 @@ class ControlConnection final : public core::IoHandler,
     void answer(const ControlAnswer& answer);
     void close();
     void forget() { stream_.close(); }
+    bool wants_token() const { return !token_.empty(); }
 
   private:
     void on_io(uint8_t ready) override;
@@ -49,6 +50,7 @@ class ControlConnection final : public core::IoHandler,
     void write();
     bool takes_more() const { return !busy_ && !closing_ && !ended_ && out_.empty(); }
     bool allowed(const ControlRequest& request) const;
+    void turn_away();
     static void on_timeout(void* self);
 
     ControlServer& server_;

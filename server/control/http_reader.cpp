@@ -13,7 +13,7 @@ struct ControlHttp::Parser {
     ControlRequest request;
     std::string field, value;
     size_t head_bytes = 0;
-    bool begun = false, in_body = false, complete = false, said_continue = false;
+    bool in_body = false, complete = false, said_continue = false;
     int status = 0;
     const char* reason = nullptr;
 
@@ -49,10 +49,6 @@ ControlHttp::ControlHttp() : parser_(std::make_unique<Parser>()) {
     };
     llhttp_settings_init(&parser_->settings);
     llhttp_settings_t& on = parser_->settings;
-    on.on_message_begin = [](llhttp_t* parser) {
-        self(parser).begun = true;
-        return 0;
-    };
     on.on_url = [](llhttp_t* parser, const char* at, size_t size) {
         return self(parser).add_head(self(parser).request.target, at, size);
     };
@@ -100,7 +96,7 @@ ControlHttp::ControlHttp() : parser_(std::make_unique<Parser>()) {
 ControlHttp::~ControlHttp() = default;
 
 ControlRequest& ControlHttp::request() { return parser_->request; }
-bool ControlHttp::begun() const { return parser_->begun; }
+size_t ControlHttp::body_bytes() const { return parser_->request.body.size(); }
 int ControlHttp::status() const { return parser_->status; }
 const char* ControlHttp::reason() const { return parser_->reason; }
 
@@ -134,7 +130,7 @@ void ControlHttp::next() {
     Parser& it = *parser_;
     it.request = {};
     it.head_bytes = 0;
-    it.begun = it.in_body = it.complete = it.said_continue = false;
+    it.in_body = it.complete = it.said_continue = false;
     llhttp_resume(&it.parser);
 }
 

@@ -39,7 +39,7 @@ class ControlHttp {
     State feed(std::string& bytes);
     ControlRequest& request();
     void next();
-    bool begun() const;                    // something of a request has been read
+    size_t body_bytes() const;             // read so far
 
     // Why it was refused.
     int status() const;

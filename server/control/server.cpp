@@ -15,7 +15,7 @@ namespace server {
 
 namespace {
 
-constexpr size_t connections_max = 64;
+constexpr size_t connections_max = 64;     // by token, and as many by Unix socket
 constexpr int64_t retry_ms = 500;
 
 core::Error failed(const std::string& call, const std::string& what) {
@@ -52,9 +52,12 @@ bool is_one_of_us(int fd) {
     return uid == 0 || uid == ::geteuid();
 }
 
+// Also one who takes no connections just now: nothing here waits for that.
 bool somebody_listens(const core::Address& address) {
     core::Fd probe(::socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0));
-    return probe.valid() && ::connect(probe.get(), &address.any, address.size) == 0;
+    if (!probe.valid()) return false;
+    ::fcntl(probe.get(), F_SETFL, O_NONBLOCK);
+    return ::connect(probe.get(), &address.any, address.size) == 0 || errno == EAGAIN;
 }
 
 void say_and_close(core::Fd fd, core::Slice text) {
@@ -251,7 +254,11 @@ void ControlServer::accept_from(Listener& listener) {
         LOG(core::process_log(), warn, 0, "a control connection of another user was refused");
         return say_and_close(std::move(fd), forbidden_text);
     }
-    if (connections_.size() >= connections_max) return say_and_close(std::move(fd), full_text);
+    // Whoever can reach an address cannot take the places of those who may use the socket.
+    auto alike = std::count_if(connections_.begin(), connections_.end(), [&](const auto& each) {
+        return each->wants_token() == !listener.at.token.empty();
+    });
+    if (size_t(alike) >= connections_max) return say_and_close(std::move(fd), full_text);
     auto connection = std::make_shared<ControlConnection>(*this, std::move(fd), listener.at.token);
     connections_.push_back(connection);
     connection->begin();

@@ -69,6 +69,22 @@ def test_over_tcp_a_token_is_demanded(server):
         assert answer.status == 401, answer
 
 
+def test_strangers_fill_neither_memory_nor_places(server, control):
+    port = free_port()
+    server.up(main=SOCKET + "control_listen 127.0.0.1:%d token=0123456789abcdef;" % port)
+    head = b"PUT /v1/log-level HTTP/1.1\r\nHost: x\r\nContent-Length: 16000000\r\n"
+    # Refused before all of the body is there; before any of it to who asks.
+    for more in (b"\r\n" + b"x" * 100000, b"Expect: 100-continue\r\n\r\n"):
+        with socket.create_connection(("127.0.0.1", port), 60) as stream:
+            stream.sendall(head + more)
+            assert stream.recv(999).startswith(b"HTTP/1.1 401 ")
+    idle = [socket.create_connection(("127.0.0.1", port), 60) for _ in range(70)]
+    assert idle[-1].recv(999).startswith(b"HTTP/1.1 503 ")
+    assert control.get("ping")["pong"]
+    for stream in idle:
+        stream.close()
+
+
 def test_a_token_of_a_file_and_bad_directives(server):
     server.write("conf/token", "0123456789abcdef\n")
     port = free_port()
