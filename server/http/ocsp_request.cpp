@@ -1,6 +1,7 @@
 // Asking an OCSP responder: resolve, connect, one GET, read to the end; then the next address.
 #include "server/http/ocsp_request.h"
 
+#include <algorithm>
 #include <cerrno>
 
 #include "core/arena.h"
@@ -40,6 +41,10 @@ core::Result<OcspResponder> OcspResponder::parse(core::Slice url) {
         return wrong("invalid URL prefix");
     }
     url.remove_prefix(scheme.size());
+    // It becomes part of a request's head, and may come out of a client's certificate.
+    if (std::any_of(url.begin(), url.end(), [](char c) { return c <= ' ' || c == 0x7f; })) {
+        return wrong("invalid URL");
+    }
     size_t end = std::min(url.find_first_of("/?"), url.size());
     auto named = core::parse_host_port(url.substr(0, end));
     if (!named) return wrong(named.error().what);

@@ -40,7 +40,7 @@ int slot() {
 // A client's name that leads out of a folder of certificates is none.
 bool is_harmless(const SSL* ssl) {
     const char* name = SSL_get_servername(ssl, TLSEXT_NAMETYPE_host_name);
-    return !name || !std::strchr(name, '/');
+    return !name || (name[0] != '.' && !std::strchr(name, '/'));
 }
 
 }  // namespace
