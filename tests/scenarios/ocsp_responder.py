@@ -83,6 +83,12 @@ class Authority:
     def handler(authority):
         class Handler(http.server.BaseHTTPRequestHandler):
             def do_GET(self):
+                try:
+                    self.answer()
+                except OSError:
+                    pass                   # who asked is gone
+
+            def answer(self):
                 part = urllib.parse.unquote(self.path.split("/ocsp/", 1)[1])
                 question = base64.b64decode(part)
                 authority.questions.append(question)

