@@ -88,7 +88,7 @@ Signals take_signals() {
     signals.hup = take(SIGHUP, &signals.hup_from);
     signals.usr1 = take(SIGUSR1);
     signals.usr2 = take(SIGUSR2);
-    signals.winch = take(SIGWINCH);
+    signals.winch = take(SIGWINCH, &signals.winch_from);
     signals.quit = take(SIGQUIT, &signals.quit_from);
     signals.term = take(SIGTERM, &signals.term_from);
     signals.interrupt = take(SIGINT, &signals.term_from);

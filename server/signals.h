@@ -11,7 +11,7 @@ namespace server {
 struct Signals {
     bool hup = false, usr1 = false, usr2 = false, winch = false, quit = false, term = false,
          interrupt = false, child = false;
-    pid_t hup_from = 0, quit_from = 0, term_from = 0;
+    pid_t hup_from = 0, quit_from = 0, term_from = 0, winch_from = 0;
 };
 
 // Installs the handlers and makes the pipe; again after a fork, with the signals blocked meanwhile.

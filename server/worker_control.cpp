@@ -68,8 +68,9 @@ void WorkerControl::on_signals() {
         return worker_.leave(Worker::Exit::fast);
     }
     if (signals.quit) leave_gracefully();
-    // From a master that has too many generations of workers draining.
-    if (signals.winch) worker_.hurry();
+    // From a master that has too many generations of workers draining; a terminal that is resized
+    // sends it too.
+    if (signals.winch && signals.winch_from == ::getppid()) worker_.hurry();
     if (signals.hup && lifeline_ < 0) reload();
     else if (signals.hup) refresh();
 }
