@@ -51,7 +51,7 @@ std::unique_ptr<core::TlsIdle> tls_idle;
 // When half of that many connections, or more, have ended their memory goes back to the system.
 constexpr uint64_t crowd_min = 1000;
 
-// Pools and malloc keep what is freed. Looked at when connections end, done when the crowd has left.
+// Pools and malloc keep what is freed. Looked at as connections end, done when the crowd has left.
 class MemoryReturn {
   public:
     MemoryReturn() : timer_([](void* it) { static_cast<MemoryReturn*>(it)->run(); }, this) {}
