@@ -101,17 +101,21 @@ void ControlState::undo(const Undo& undo) {
     version_ = undo.version;
 }
 
+bool ControlState::holds_values(const std::string& resource, const std::string& first) const {
+    const Items* items = of(resource);
+    if (!items) return false;
+    if (items->contains(first)) return true;
+    std::string below = first + "/";
+    auto at = items->lower_bound(below);
+    return at != items->end() && at->first.starts_with(below);
+}
+
 // Versions are kept of objects that hold values; all others share one, or certificates that come
 // and go would leave something behind for ever.
 void ControlState::confirm(const std::vector<ControlItem>& items) {
     for (const ControlItem& item : items) {
         std::string object = object_of(item);
-        core::Slice first = core::Slice(object).substr(item.resource.size() + 1);
-        const Items* left = of(item.resource);
-        auto at = left ? left->lower_bound(std::string(first)) : Items::const_iterator{};
-        bool holds = left && at != left->end() && at->first.starts_with(first) &&
-                     (at->first.size() == first.size() || at->first[first.size()] == '/');
-        if (holds) {
+        if (holds_values(item.resource, object.substr(item.resource.size() + 1))) {
             versions_[object] = version_;
         } else {
             versions_.erase(object);

@@ -46,6 +46,7 @@ class ControlState {
     static core::Result<ControlState> parse(core::Slice json);
 
   private:
+    bool holds_values(const std::string& resource, const std::string& first) const;
     void put(const ControlItem& item);
 
     std::map<std::string, Items> resources_;

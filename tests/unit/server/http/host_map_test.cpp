@@ -35,3 +35,31 @@ TEST(HostMapTest, SaysWhatCannotBeAdded) {
     EXPECT_EQ(map.add("*.a.*", 2, false), Map::Added::yes);
     EXPECT_EQ(*map.find("*.a.*"), 2);
 }
+
+TEST(HostMapTest, EntriesAreChangedAndTaken) {
+    Map map;
+    for (core::Slice name : {"a.test", "*.a.test", ".b.test", "c.*"}) {
+        map.add(name, int(name.size()), true);
+    }
+    auto find = [&](core::Slice host) { const int* at = map.find(host); return at ? *at : 0; };
+    map.set("a.test", 100, true);
+    map.set(".b.test", 200, true);
+    map.set("new.test", 300, true);
+    EXPECT_EQ(find("a.test"), 100);
+    EXPECT_EQ(find("b.test"), 200);
+    EXPECT_EQ(find("x.b.test"), 200);
+    EXPECT_EQ(find("new.test"), 300);
+    EXPECT_EQ(*map.find_added(".b.test", true), 200);
+    EXPECT_EQ(map.find_added("x.b.test", true), nullptr);
+    // The name itself, added by itself, stays when the wildcard goes.
+    map.set("b.test", 400, true);
+    map.erase(".b.test", true);
+    EXPECT_EQ(find("b.test"), 400);
+    EXPECT_EQ(find("x.b.test"), 0);
+    for (core::Slice name : {"b.test", "a.test", "*.a.test", "c.*", "new.test", "never.test"}) {
+        map.erase(name, true);
+    }
+    EXPECT_TRUE(map.empty());
+    EXPECT_TRUE(Map::is_valid("*.x", true));
+    EXPECT_FALSE(Map::is_valid("a.*.x", true));
+}
