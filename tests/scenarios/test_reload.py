@@ -356,3 +356,7 @@ def test_lua_that_is_refreshed_needs_no_new_workers(server):
         assert answer.text() == "two second\n" and answer.get("Connection") == "keep-alive"
     assert server.workers() == before
     assert get(server.port, "/loads").text() == "1\n"
+    # A worker that has to be replaced later comes from the configuration that stayed.
+    os.kill(before[0], signal.SIGKILL)
+    assert wait_until(lambda: server.workers() and server.workers() != before, 20)
+    assert get(server.port, "/file", timeout=20).text() == "two second\n"
