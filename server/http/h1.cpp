@@ -11,6 +11,7 @@
 #include "server/http/core_conf.h"
 #include "server/http/proxy_header.h"
 #include "server/http/request.h"
+#include "server/http/request_timer.h"
 #include "server/http/router.h"
 #include "server/upstream/states.h"
 #include "server/worker.h"
@@ -268,6 +269,7 @@ Request* H1::new_request(core::Slice bytes) {
     core::Slice head = request->arena.copy(bytes);
     request->head.raw = head;
     request->start_ms = core::Clock::wall_ms();
+    note_request_start(*request);
     request->log = log;
     request->log.describe = describe_request;
     request->log.subject = request;

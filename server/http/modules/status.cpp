@@ -6,6 +6,7 @@
 #include "core/text.h"
 #include "core/timer.h"
 #include "server/config.h"
+#include "server/http/request_timer.h"
 #include "server/metrics.h"
 #include "server/worker.h"
 
@@ -164,12 +165,16 @@ std::unique_ptr<Publisher>& publisher() {
 core::Result<void> init_worker(Worker& worker) {
     if (!metrics_on) return {};
     open_request_rows(worker.configuration);
+    request_timer = &status_module;
     publisher() = std::make_unique<Publisher>();
     publisher()->timer.set(publish_ms);
     return {};
 }
 
-void exit_worker(Worker&) { publisher().reset(); }
+void exit_worker(Worker&) {
+    publisher().reset();
+    request_timer = nullptr;
+}
 
 constexpr conf::Directive directives[] = {
     {"resty_status", conf::in_location, conf::takes(0, 1), conf::call<enable>},
@@ -178,7 +183,6 @@ constexpr conf::Directive directives[] = {
 };
 
 constexpr PhaseHandler handlers[] = {
-    {Phase::post_read, rank::first, note_request_start, counts},
     {Phase::log, rank::first, count_request, counts},
 };
 

@@ -23,8 +23,7 @@ extern const Module status_module;
 
 // Begins to count requests in this worker, for every server and location with a zone.
 void open_request_rows(Configuration& configuration);
-// The handlers of the first and of the last phase.
-Verdict note_request_start(Request& request);
+// The handler of the log phase.
 Verdict count_request(Request& request);
 
 }  // namespace server

@@ -2,8 +2,8 @@
 // (status_zone): status codes, bytes, and how long they took.
 #include <array>
 
-#include "core/ticks.h"
 #include "server/http/modules/status.h"
+#include "server/http/request_timer.h"
 #include "server/metrics.h"
 
 namespace server {
@@ -156,12 +156,12 @@ REGISTER_METRICS(location_zones);
 
 // ---- counting ----
 
-void add_to(Counter* row, const Request& request, uint64_t started, uint64_t ns) {
+void add_to(Counter* row, const Request& request, uint64_t ns) {
     unsigned status = request.error_status ? request.error_status : request.response.status;
     core::add(row[status < 600 ? code_index.at[status] : size_t(first_class)]);
     core::add(row[received], int64_t(request.head.raw.size()) + request.body.size());
     core::add(row[sent], request.bytes_sent);
-    if (started) histogram::observe(row + durations, ns);
+    histogram::observe(row + durations, ns);
 }
 
 Slice name_of(const VirtualServer& server) {
@@ -184,19 +184,12 @@ void open_request_rows(Configuration& configuration) {
     }
 }
 
-// The moment is kept as the module's state itself.
-Verdict note_request_start(Request& request) {
-    request.set_state(status_module, reinterpret_cast<void*>(core::Ticks::now()));
-    return Verdict::decline();
-}
-
 Verdict count_request(Request& request) {
     if (request.parent) return Verdict::decline();
-    auto started = reinterpret_cast<uint64_t>(request.state<void>(status_module));
-    uint64_t ns = core::Ticks::ns_since(started);
-    if (Counter* row = request.server->counters) add_to(row, request, started, ns);
+    uint64_t ns = core::Ticks::ns_since(request_start(request, status_module));
+    if (Counter* row = request.server->counters) add_to(row, request, ns);
     Counter* row = request.conf<StatusConf>(status_module).location_row;
-    if (row) [[unlikely]] add_to(row, request, started, ns);
+    if (row) [[unlikely]] add_to(row, request, ns);
     return Verdict::decline();
 }
 
