@@ -87,6 +87,17 @@ void want_lua(const Line& line) {
     main.follows_files = true;
 }
 
+// One for all locations and servers that have the folder at this prefix.
+std::shared_ptr<HandlerTree> configured_tree(const Line& line, std::string prefix) {
+    auto& trees = configured(line).trees;
+    std::string folder = line.binder.full_path(line.arg(0));
+    for (const auto& tree : trees) {
+        if (tree->prefix() == prefix && tree->folder() == folder) return tree;
+    }
+    return trees.emplace_back(
+        std::make_shared<HandlerTree>(std::move(prefix), std::move(folder), true));
+}
+
 // In a location: its content.
 Result<void> in_location(Conf& conf, const Line& line) {
     if (conf.tree) return conf::detail::duplicate();
@@ -95,9 +106,7 @@ Result<void> in_location(Conf& conf, const Line& line) {
     if (location.kind == server::Location::regex || location.kind == server::Location::named)
         return conf::Error{"\"lua_handlers\" cannot be used in a regular expression or named "
                            "location"};
-    conf.tree = std::make_shared<HandlerTree>(with_slash(location.name),
-                                              line.binder.full_path(line.arg(0)), true);
-    configured(line).trees.push_back(conf.tree);
+    conf.tree = configured_tree(line, with_slash(location.name));
     want_lua(line);
     // They always are as lua_code_cache auto has it, in the worker's own machine.
     auto& lua = *static_cast<LuaConf*>(
