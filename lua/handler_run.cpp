@@ -116,6 +116,7 @@ Verdict loading_verdict(HandlerRun& run, LuaTask& task) {
 void loading_done(LuaTask& task, void* argument) {
     auto& run = *static_cast<HandlerRun*>(argument);
     run.request.on_abort = nullptr;
+    run.loads = false;
     Verdict verdict = loading_verdict(run, task);
     if (!verdict.is(Verdict::passed)) return run.request.resume(verdict);
     resume_run(run);
@@ -130,6 +131,7 @@ Verdict load(HandlerRun& run) {
     if (run_task(*task, 2) == TaskEnd::running) {
         task->done = loading_done;
         task->argument = &run;
+        run.loads = true;
         watch_client(run.request, *task);
         return Verdict::suspend();
     }

@@ -27,10 +27,13 @@ struct HandlerRun {
     HandlerMatch::Parameter* parameters = nullptr;
     int parameter_count = 0;
     uint32_t file_changes = 0;         // of the file being loaded, when it was read
-    bool answered = false;
+    bool loads = false;                // a task of this request loads that file, and waits
 
     explicit HandlerRun(server::Request& of) : request(of) {}
-    ~HandlerRun() { for (int i = 0; i <= guards + filters && steps; ++i) steps[i].~Step(); }
+    ~HandlerRun() {
+        if (loads) --steps[at].file->loading;      // the task has gone with the request
+        for (int i = 0; i <= guards + filters && steps; ++i) steps[i].~Step();
+    }
 };
 
 // Phases of a location with handlers.

@@ -1,6 +1,7 @@
 """lua_handlers: changes on disk are live without a reload, whole or not at all, in every worker."""
 import os
 import shutil
+import socket
 import subprocess
 import threading
 
@@ -269,6 +270,28 @@ def test_requests_finish_on_the_code_they_started_with(server):
         becomes(server, "/h/a", "new")
         get(server.port, "/h/go")
         assert connection.read_response().text() == "old\nold end\n"
+
+
+def test_who_waits_for_a_file_may_leave(server):
+    """The first version of a file is loaded by requests; one of them goes before that is over."""
+    up(server, http=HTTP + "lua_shared_dict flags 100k;", locations=LOCATIONS + """
+        location /sub {
+            lua_check_client_abort on;
+            content_by_lua_block { ngx.location.capture("/h/a") }
+        }
+        location /begun { content_by_lua_block { ngx.print(ngx.shared.flags:get("begun") or 0) } }
+        location /go { content_by_lua_block { ngx.shared.flags:set("go", true) } }""")
+    put(server, "a.lua", "ngx.shared.flags:incr('begun', 1, 0) "
+        "while not ngx.shared.flags:get('go') do ngx.sleep(0.01) end " + handler("first"))
+    # Loaded in the background, then by the request as well.
+    becomes(server, "/begun", "1")
+    with socket.create_connection(("127.0.0.1", server.port)) as stream:
+        stream.sendall(b"GET /sub HTTP/1.1\r\nHost: x\r\n\r\n")
+        becomes(server, "/begun", "2")
+    assert answer(server, "/go") == ""
+    becomes(server, "/h/a", "first")
+    put(server, "a.lua", handler("second"))
+    becomes(server, "/h/a", "second")
 
 
 def test_guards_are_never_off(server):
