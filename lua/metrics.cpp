@@ -66,7 +66,16 @@ constexpr Column phase_columns[] = {
     {"duration_seconds", Column::histogram, "resty_lua_phase_duration_seconds",
      "From the start of a Lua handler to its end, what it waited for included."},
 };
-constinit const MetricTable phases{.name = "lua_phases", .columns = phase_columns};
+// This worker's rows, by the bit of the phase; made when a handler of the phase has ended.
+core::Counter* phase_rows[32] = {};
+void forget_old_rows(const MetricTable&) {
+    static uint32_t epoch = 0;
+    if (epoch == server::metrics_epoch) return;
+    epoch = server::metrics_epoch;
+    std::fill(std::begin(phase_rows), std::end(phase_rows), nullptr);
+}
+constinit const MetricTable phases{
+    .name = "lua_phases", .columns = phase_columns, .publish = forget_old_rows};
 REGISTER_METRICS(phases);
 
 // "content" of "content_by_lua*", "timer" of "ngx.timer".
@@ -112,17 +121,8 @@ REGISTER_METRICS(handler_files);
 void begin_measuring(LuaTask& task) { task.started = core::Ticks::now(); }
 
 void end_measuring(LuaTask& task) {
-    // The rows of this process, by the bit of the phase.
-    static core::Counter* rows[32] = {};
-    static uint32_t epoch = 0;
-    if (epoch != server::metrics_epoch) {
-        std::fill(std::begin(rows), std::end(rows), nullptr);
-        epoch = server::metrics_epoch;
-    }
     uint64_t ns = core::Ticks::ns_since(std::exchange(task.started, 0));
-    auto index = size_t(std::countr_zero(uint32_t(task.phase)));
-    if (index >= std::size(rows)) return;
-    core::Counter*& row = rows[index];
+    core::Counter*& row = phase_rows[unsigned(std::countr_zero(uint32_t(task.phase))) % 32];
     if (!row) row = server::own_row(phases, {phase_label(task.phase)});
     if (row) core::histogram::observe(row, ns);
 }

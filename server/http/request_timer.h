@@ -1,4 +1,4 @@
-// When a request began, finer than Request::start_ms: for the module that measures how long requests
+// When a request began, finer than Request::start_ms: for the module that measures how long they
 // take. Protocols (h1) note it as they make a request; without such a module that is one test.
 #pragma once
 
