@@ -3,6 +3,7 @@
 
 #include <deque>
 #include <list>
+#include <utility>
 
 #include "core/clock.h"
 #include "lua/api.h"
@@ -30,10 +31,12 @@ std::string full_path(const HandlerFile& file) {
 }
 
 void note_failure(HandlerFile& file, core::Slice why, core::Slice stack, bool for_good) {
+    std::string said = std::exchange(file.error, std::string(why));
     file.state = HandlerFile::failed;
-    file.error = why;
     file.error_ms = core::Clock::wall_ms();
     file.tried_ms = for_good ? INT64_MAX - retry_ms : core::Clock::monotonic_ms();
+    if (file.reported_hash == file.text_hash && said == why) return;
+    file.reported_hash = file.text_hash;
     report_failure(full_path(file), std::string(why) + std::string(stack),
                    file.functions != nullptr);
 }
@@ -130,12 +133,14 @@ void settle(HandlerFile& file, lua_State* L, uint32_t changes) {
     if (file.changes == changes) file.state = HandlerFile::ready;
 }
 
-// Its text, when nobody writes it and it is not what it was. Empty: the file's state says why.
+// Its text, when it is there, nobody writes it and it is not what it was. Empty otherwise.
 std::string newest_text(HandlerFile& file) {
+    if (file.tree->real_folder().empty()) return {};
     core::FolderWatcher& watcher = *file.tree->watcher();
     SourceText source = read_source(full_path(file), file.tree->real_folder());
     watcher.poll();                  // what was said before it was read counts as well
     if (!file.tree || watcher.is_unsettled(file.folder, file.name())) return {};
+    if (source.missing) return {};   // the index will know in a moment
     if (!source) {
         note_failure(file, source.error, "", false);
         return {};

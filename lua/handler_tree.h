@@ -54,6 +54,7 @@ struct HandlerFile {
     size_t text_hash = 0;                      // of the text that `functions` came from
     std::shared_ptr<HandlerFunctions> functions;
     int64_t loaded_ms = 0;
+    size_t reported_hash = 0;                  // of the text whose error was logged last
     std::string error;
     int64_t error_ms = 0;
     int64_t tried_ms = 0;                      // monotonic
