@@ -212,7 +212,7 @@ core::Result<void> init_process(Configuration& configuration) {
 void clean_up(ServerProcess& process, bool upgraded) {
     remove_pid(upgraded ? process.pid_path + ".oldbin" : process.pid_path);
     // An old master that still runs needs the files, and so does a new one.
-    process.control.close(true);
+    process.control.close();
     bool shared = process.sockets.inherited() && ::getppid() == process.parent;
     if (!upgraded && !shared) process.sockets.remove_files();
 }

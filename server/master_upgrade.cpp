@@ -47,6 +47,7 @@ void Master::upgrade() {
 void Master::run_new_binary() {
     for (int fd : process_.sockets.descriptors()) ::fcntl(fd, F_SETFD, 0);
     ::setenv("NGINX", process_.sockets.list().c_str(), 1);
+    process_.control.pass_on();
     unblock_signals();
     std::vector<char*> arguments;
     for (const std::string& argument : core::original_arguments()) {

@@ -83,7 +83,7 @@ class ControlServer {
 
     core::Result<void> start();            // answers on this thread's reactor
     void stop();                           // no more; the sockets stay open
-    void close_all(bool remove_files);
+    void close_all();                      // and the files of Unix sockets go
     void forget();                         // in a forked process: descriptors go, nothing else
     // Files of Unix sockets that another process has put in place of ours are made anew.
     void reclaim();
@@ -107,6 +107,7 @@ class ControlServer {
         core::Result<void> publish();
         bool is_ours() const;
     };
+    void remove_files();
     void accept_from(Listener& listener);
     void ended(ControlConnection& connection);
 

@@ -2,11 +2,14 @@
 // time; the others wait in a queue.
 #include "server/control/control.h"
 
+#include <sys/mman.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <cerrno>
+#include <climits>
+#include <cstdlib>
 
 #include "core/clock.h"
 #include "core/json_writer.h"
@@ -27,6 +30,9 @@ constexpr int64_t commit_ms = 2000;
 constexpr int64_t queue_ms = 15000;
 constexpr size_t queue_max = 256;
 
+// The environment variable that names the descriptor with what the old binary knew.
+constexpr const char* passed_on = "RESTY_CONTROL_STATE";
+
 }  // namespace
 
 Control::Control()
@@ -41,19 +47,50 @@ Control::~Control() = default;
 
 // ---- configurations ----
 
+// Once: from the file, or what the process that this one takes the place of has passed on.
+core::Result<void> Control::load(const std::string& path) {
+    if (const char* number = std::getenv(passed_on)) {
+        core::Fd fd(int(core::parse_number(number, INT_MAX).value_or(0)));
+        ::unsetenv(passed_on);
+        std::string text;
+        char room[16 * 1024];
+        for (off_t at = 0; fd.get() > STDERR_FILENO;) {
+            ssize_t got = ::pread(fd.get(), room, sizeof room, at);
+            if (got <= 0) break;
+            text.append(room, size_t(got));
+            at += got;
+        }
+        auto passed = ControlState::parse(text);
+        if (passed) state_ = std::move(*passed);
+        else LOG(core::process_log(), error, 0, "%s", passed.error().what.c_str());
+    }
+    if (state_loaded_ || path.empty() || state_.count() > 0) return {};
+    auto loaded = load_control_state(path);
+    if (!loaded) return core::Error{"control_state " + loaded.error().what};
+    state_ = std::move(*loaded);
+    state_loaded_ = true;
+    return {};
+}
+
+void Control::pass_on() const {
+#ifdef __linux__
+    if (state_.count() == 0 || !state_path_.empty()) return;
+    int fd = ::memfd_create("control-state", 0);
+    std::string text = state_.to_json();
+    if (fd < 0 || ::pwrite(fd, text.data(), text.size(), 0) != ssize_t(text.size())) return;
+    ::setenv(passed_on, std::to_string(fd).c_str(), 1);
+#endif
+}
+
 core::Result<void> Control::open(Configuration& configuration, bool take_over) {
     const ControlConf& conf = control_conf(configuration);
-    if (!state_loaded_ && !conf.state_path.empty() && state_.count() == 0) {
-        auto loaded = load_control_state(conf.state_path);
-        if (!loaded) return core::Error{"control_state " + loaded.error().what};
-        state_ = std::move(*loaded);
-        state_loaded_ = true;
-    }
-    return server_.open(conf.addresses, take_over);
+    auto loaded = load(conf.state_path);
+    return loaded ? server_.open(conf.addresses, take_over) : std::move(loaded);
 }
 
 void Control::commit(Configuration& configuration) {
     configuration_ = &configuration;
+    bool elsewhere = committed_once_ && state_path_ != control_conf(configuration).state_path;
     state_path_ = control_conf(configuration).state_path;
     auto published = server_.commit();
     if (!published) LOG(core::process_log(), emerg, 0, "%s", published.error().what.c_str());
@@ -65,6 +102,13 @@ void Control::commit(Configuration& configuration) {
     reload_error_.clear();
     for (ControlResource* resource : control_resources()) resource->configured(configuration);
     replay();
+    if (elsewhere && state_.count() > 0) save();
+}
+
+void Control::save() {
+    if (state_path_.empty()) return;
+    auto saved = save_control_state(state_path_, state_);
+    if (!saved) LOG(core::process_log(), error, 0, "%s", saved.error().what.c_str());
 }
 
 // Each value by itself: one that fits the new configuration no more is no reason to drop others.
@@ -81,9 +125,7 @@ void Control::replay() {
         state_.drop(item);
         dropped = true;
     }
-    if (!dropped || state_path_.empty()) return;
-    auto saved = save_control_state(state_path_, state_);
-    if (!saved) LOG(core::process_log(), error, 0, "%s", saved.error().what.c_str());
+    if (dropped) save();
 }
 
 void Control::reload_failed(const std::string& why) {
@@ -216,6 +258,7 @@ void Control::begin(Asked& asked) {
     for (auto& [key, value] : pending) {
         now_.items.push_back({key.first, key.second, std::move(value)});
     }
+    if (now_.items.empty()) return end_transaction();
     auto staged = stage_items(now_.items, place());
     if (!staged) return fail(invalid(staged.error().what));
     now_.staged = std::move(*staged);
@@ -309,7 +352,7 @@ void Control::end_transaction() {
     if (now_.dry_run) json.member("dry_run", true);
     auto late = std::count_if(followers_.begin(), followers_.end(),
                               [](const Follower& each) { return !each.answered; });
-    if (late && !now_.dry_run) json.member("late_workers", int64_t(late));
+    if (late && !now_.dry_run && !now_.items.empty()) json.member("late_workers", int64_t(late));
     json.end_object();
     uint64_t etag = state_.version();
     if (now_.items.size() == 1) etag = state_.version_of(ControlState::object_of(now_.items[0]));

@@ -37,8 +37,11 @@ class Control {
     // ---- the process's loop ----
     core::Result<void> start(ControlPlace::Kind kind);
     void stop();
-    void close(bool remove_files) { server_.close_all(remove_files); }
+    void close() { server_.close_all(); }
     void reclaim_files() { server_.reclaim(); }
+    // In the child that becomes a new binary: what was changed goes to it by a descriptor, when
+    // there is no file to read it from.
+    void pass_on() const;
 
     // ---- the master's workers ----
     bool enabled() const { return server_.open(); }
@@ -80,7 +83,9 @@ class Control {
     };
 
     // control.cpp
+    core::Result<void> load(const std::string& path);
     void replay();
+    void save();
     void enqueue(const std::shared_ptr<ControlConnection>& from, const ControlRequest& request);
     void begin_next();
     void begin(Asked& asked);

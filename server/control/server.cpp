@@ -135,6 +135,7 @@ void ControlServer::Listener::listen_again() {
 ControlServer::~ControlServer() {
     if (running_) stop();
     roll_back();
+    remove_files();
 }
 
 core::Result<void> ControlServer::open(const std::vector<ControlAddress>& wanted, bool take_over) {
@@ -208,12 +209,16 @@ void ControlServer::stop() {
     for (auto& connection : all) connection->close();
 }
 
-void ControlServer::close_all(bool remove_files) {
+void ControlServer::close_all() {
     stop();
-    for (Listener& listener : held_) {
-        if (remove_files && listener.is_ours()) ::unlink(listener.at.path.c_str());
-    }
+    remove_files();
     held_.clear();
+}
+
+void ControlServer::remove_files() {
+    for (Listener& listener : held_) {
+        if (listener.is_ours()) ::unlink(listener.at.path.c_str());
+    }
 }
 
 void ControlServer::forget() {

@@ -10,6 +10,7 @@ import pytest
 from runner.client import get
 from runner import server as runner
 from runner.server import alive, free_port
+from scenarios.conftest import end_process
 from scenarios.control_client import Control
 
 SOCKET = "control_socket logs/control.sock;"
@@ -298,6 +299,9 @@ def test_dry_run_and_all_or_nothing(server, control):
     assert [each["key"] for each in control.get("changes")["changes"]] == ["all", "master"]
     control.change("DELETE", "changes")
     assert control.get("log-level")["set"] == {}
+    version = control.get("version")
+    assert control.change("DELETE", "changes")["changed"] == 0
+    assert control.get("version") == version
 
 
 def test_levels_are_those_of_each_process(server, control):
@@ -360,6 +364,46 @@ def test_reload_and_what_went_wrong_with_it(server, control):
     control.ask("POST", "reload")
     assert wait_until(lambda: control.get("status")["reloads"] == 2)
     assert "nonsense" in control.get("status")["reload_error"]
+
+
+def test_a_new_binary_takes_over_and_the_old_one_takes_back(server, control):
+    master = server.up_in_background(main=SOCKET)
+    processes = [master]
+    try:
+        control.change("PUT", "log-level", {"level": "info"})
+        control.close()
+        os.kill(master, signal.SIGUSR2)
+
+        def new_master():
+            try:
+                pid = control.get("status")["pid"]
+            except OSError:
+                return None
+            finally:
+                control.close()
+            return pid if pid != master else None
+        second = wait_until(new_master)
+        assert second
+        processes.append(second)
+        assert control.get("log-level")["set"] == {"all": "info"}
+        assert wait_until(lambda: control.get("status")["settled"])
+        control.close()
+        os.kill(second, signal.SIGTERM)
+        assert wait_until(lambda: not alive(second))
+
+        def old_master():
+            try:
+                return control.get("status")["pid"] == master
+            except OSError:
+                return False
+            finally:
+                control.close()
+        assert wait_until(old_master)
+        control.change("PUT", "log-level", {"level": "notice"})
+    finally:
+        control.close()
+        for pid in processes:
+            end_process(pid)
 
 
 def test_the_socket_moves_with_the_configuration(server, control):
