@@ -157,6 +157,7 @@ Loaded load_again(ServerProcess& process, bool may_keep) {
     if (conf.pid.value != process.pid_path) remove_pid(process.pid_path);
     process.pid_path = conf.pid.value;
     process.sockets.commit();
+    process.control.give_way();
     core::process_log().log = &(*loaded)->error_log;
     process.configuration = std::move(*loaded);
     process.configuration->make_current();

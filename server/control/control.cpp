@@ -88,6 +88,13 @@ core::Result<void> Control::open(Configuration& configuration, bool take_over) {
     return loaded ? server_.open(conf.addresses, take_over) : std::move(loaded);
 }
 
+void Control::give_way() {
+    if (now_.stage != Stage::staging) return;
+    settled_ = false;                      // the next one waits for the workers to come
+    abort();
+    fail({503, "busy", "a reload came in between: nothing was changed"});
+}
+
 void Control::commit(Configuration& configuration) {
     configuration_ = &configuration;
     bool elsewhere = committed_once_ && state_path_ != control_conf(configuration).state_path;

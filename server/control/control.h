@@ -28,6 +28,8 @@ class Control {
     // ---- configurations: a new one is opened, then commited or rolled back ----
     core::Result<void> open(Configuration& configuration, bool take_over);
     void roll_back() { server_.roll_back(); }
+    // The one in force is about to go: what is staged may point into it.
+    void give_way();
     // It is in force, before workers are forked: sockets change, and what was changed at run time
     // is applied to it. What fits no more is dropped with a warning.
     void commit(Configuration& configuration);

@@ -351,6 +351,37 @@ def test_in_a_single_process(server, control):
     assert get(server.port).status == 200
 
 
+def test_a_reload_comes_before_a_change_that_a_worker_delays(server, control):
+    """What was staged belongs to the configuration that goes."""
+    server.up(main=SOCKET, http="map $uri $said { default plain; }", locations="""
+        location = /said { return 200 $said; }
+        location = /busy {
+            content_by_lua_block {
+                io.open("@PREFIX@/logs/busy", "w"):close()
+                while not io.open("@PREFIX@/logs/go") do end
+            }
+        }""")
+    path = server.path("logs", "control.sock")
+    request = (b'PUT /v1/maps/said/%2Fsaid HTTP/1.1\r\nHost: x\r\nContent-Length: 17\r\n\r\n'
+               b'{"value":"later"}')
+    with socket.create_connection(("127.0.0.1", server.port)) as client, \
+            socket.socket(socket.AF_UNIX) as asking:
+        client.sendall(b"GET /busy HTTP/1.0\r\n\r\n")
+        assert wait_until(lambda: os.path.exists(server.path("logs/busy")))
+        asking.settimeout(60)
+        asking.connect(path)
+        asking.sendall(request)
+        control.get("status")
+        os.kill(server.process.pid, signal.SIGHUP)
+        # As the master comes to it: in between, or before it.
+        first = asking.recv(999)
+        server.write("logs/go", "")
+    assert b" 503 " in first or b" 200 " in first or b" 504 " in first, first
+    assert wait_until(lambda: control.get("status")["settled"])
+    control.change("PUT", "maps/said/%2Fsaid", {"value": "changed"})
+    assert get(server.port, "/said").text() == "changed"
+
+
 def test_reload_and_what_went_wrong_with_it(server, control):
     server.up(main=SOCKET, workers=2)
     workers = server.workers()
