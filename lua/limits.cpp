@@ -22,6 +22,7 @@
 #include "lua/thread.h"
 #include "lua/traceback.h"
 #include "lua/vm.h"
+#include "server/metrics.h"
 #include "server/worker.h"
 
 namespace lua {
@@ -59,6 +60,18 @@ int64_t cpu_us() {
     return int64_t(now.tv_sec) * 1000000 + now.tv_nsec / 1000;
 }
 
+// ---- metrics ----
+
+enum : size_t { stalls, ended };
+constexpr server::MetricColumn metric_columns[] = {
+    {"stalls", server::MetricColumn::counter, "resty_lua_stalls_total",
+     "Runs of Lua that were longer than lua_stall_warning."},
+    {"cpu_time_exceeded", server::MetricColumn::counter, "resty_lua_cpu_time_exceeded_total",
+     "Errors raised in Lua that ran longer than lua_max_cpu_time."},
+};
+constinit const server::MetricTable limits_table{.name = "lua_limits", .columns = metric_columns};
+REGISTER_METRICS(limits_table);
+
 // ---- what the hook does: in Lua, at the next instruction ----
 
 void log_stall(lua_State* L, LuaTask& task) {
@@ -66,6 +79,7 @@ void log_stall(lua_State* L, LuaTask& task) {
                                     static_cast<long long>(watch.spent_us / 1000),
                                     context_name(task.phase));
     append_stack(text, L);
+    server::count(limits_table, stalls);
     core::log_text(task.log(), core::Level::warn, 0, text);
 }
 
@@ -82,6 +96,7 @@ void on_hook(lua_State* L, lua_Debug*) {
         unhook();
         return log_stall(L, *task);
     }
+    server::count(limits_table, ended);
     luaL_where(L, 0);
     lua_pushfstring(L, "%slua_max_cpu_time of %d ms exceeded", lua_tostring(L, -1),
                     task->conf ? int(task->conf->max_cpu_time.value) : 0);

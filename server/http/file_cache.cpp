@@ -166,8 +166,12 @@ OpenedFile FileCache::find(core::Slice path, FileUse use, const FileOpening& how
         ++entry->uses;
         entry->used_ms = core::Clock::monotonic_ms();
         by_use_.push_back(*entry);
-        if (entry->serves(use)) return hit(*entry);
+        if (entry->serves(use)) {
+            ++hits_;
+            return hit(*entry);
+        }
     }
+    ++misses_;
     struct stat was;
     OpenedFile found = open_and_stat(path, use, how, was);
     if (!entry) entry = remember(path, found, was, rules);

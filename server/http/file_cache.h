@@ -63,6 +63,9 @@ class FileCache {
 
     size_t entries() const { return entries_.size(); }
     int64_t memory_bytes() const { return memory_bytes_; }
+    // How many find() answered without asking the kernel, and how many not.
+    int64_t hits() const { return hits_; }
+    int64_t misses() const { return misses_; }
 
   private:
     struct Entry;
@@ -83,6 +86,7 @@ class FileCache {
     std::unordered_map<core::Slice, std::unique_ptr<Entry>> entries_;
     core::List<Entry> by_use_;                 // least recently used first
     int64_t memory_bytes_ = 0;
+    int64_t hits_ = 0, misses_ = 0;
     std::unique_ptr<core::FileWatcher> watcher_;
     core::Timer sweep_timer_;
     uint32_t seen_[256] = {};                  // hashes of paths opened lately

@@ -12,6 +12,7 @@
 #include "server/http/file_cache.h"
 #include "server/http/file_reader.h"
 #include "server/http/request.h"
+#include "server/metrics.h"
 
 namespace server {
 
@@ -22,6 +23,41 @@ std::vector<std::unique_ptr<FileCache>>& caches() {
     static std::vector<std::unique_ptr<FileCache>> all;
     return all;
 }
+
+// ---- metrics ----
+
+enum : size_t { hits, misses, entries, memory };
+constexpr MetricColumn metric_columns[] = {
+    {"hits", MetricColumn::counter, "resty_file_cache_lookups_total",
+     "Files that were asked for, by whether a cache of the worker had them.", "result=\"hit\""},
+    {"misses", MetricColumn::counter, "resty_file_cache_lookups_total", nullptr,
+     "result=\"miss\""},
+    {"entries", MetricColumn::gauge, "resty_file_cache_entries",
+     "Files that workers' caches hold."},
+    {"memory_bytes", MetricColumn::gauge, "resty_file_cache_memory_bytes",
+     "Bytes of files that they keep in memory."},
+};
+void publish(const MetricTable& table) {
+    if (!table.own) return;
+    static int64_t published[2] = {};            // hits and misses
+    int64_t now[4] = {};
+    for (const auto& cache : caches()) {
+        now[hits] += cache->hits();
+        now[misses] += cache->misses();
+        now[entries] += int64_t(cache->entries());
+        now[memory] += cache->memory_bytes();
+    }
+    for (size_t i : {hits, misses}) {
+        // Less than before: the caches are new ones.
+        core::add(table.own[i], now[i] >= published[i] ? now[i] - published[i] : now[i]);
+        published[i] = now[i];
+    }
+    core::set(table.own[entries], now[entries]);
+    core::set(table.own[memory], now[memory]);
+}
+constinit const MetricTable file_cache{
+    .name = "file_cache", .columns = metric_columns, .publish = publish};
+REGISTER_METRICS(file_cache);
 
 // Smaller files are read ahead by the kernel's own rules.
 constexpr int64_t read_ahead_least = 128 * 1024;

@@ -129,7 +129,7 @@ def test_everything_is_in_both_formats(server):
                 "location_responses", "workers", "reloads", "loop", "log_lines", "lua_memory",
                 "lua_threads", "lua_timers", "lua_phases", "shared_dicts", "socket_pools",
                 "limit_reqs", "limit_conns", "resolvers", "tls", "upstreams", "upstream_peers",
-                "handler_files"):
+                "handler_files", "file_cache", "lua_limits"):
         assert key in page, key
     peer = row(page["upstream_peers"], upstream="group", peer="127.0.0.1:%d" % server.port)
     assert (peer["requests"], peer["responses_2xx"], peer["state"]) == (2, 2, "up")
@@ -151,6 +151,27 @@ def test_everything_is_in_both_formats(server):
     phases = families["resty_lua_phase_duration_seconds"]
     assert phases.value("_count", phase="rewrite") == 1
     assert families["resty_requests_total"].total(code="503") == 1
+
+
+def test_handler_files_and_cached_files(server):
+    server.write("handlers/good.lua", 'return function() return "good" end\n')
+    server.write("handlers/bad.lua", "return function(\n")
+    server.write("html/page.txt", "text\n")
+    server.up(locations=STATUS + """
+        lua_handlers /h/ handlers;
+        location = /page.txt { root html; }""")
+    assert get(server.port, "/h/good").text() == "good"
+    assert get(server.port, "/h/bad").status == 500
+    for _ in range(3):
+        assert get(server.port, "/page.txt").text() == "text\n"
+    files = status(server)["handler_files"]
+    good, bad = row(files, file="good.lua"), row(files, file="bad.lua")
+    assert (good["prefix"], good["failed"], good["error"]) == ("/h/", 0, "")
+    assert good["version"] >= 1 and good["loaded_seconds"] > 0
+    assert bad["failed"] == 1 and bad["error"] and bad["loaded_seconds"] is None
+    assert metrics(server)["resty_handler_file_failed"].value(prefix="/h/", file="bad.lua") == 1
+    cache = status(server)["file_cache"]
+    assert cache["hits"] >= 1 and cache["misses"] >= 1 and cache["entries"] >= 1
 
 
 def test_a_shared_group_tells_of_every_worker(server):
