@@ -53,7 +53,10 @@ bool istarts_with(Slice text, Slice prefix) {
 
 size_t ifind(Slice text, Slice needle) {
     if (needle.size() > text.size()) return Slice::npos;
+    if (needle.empty()) return 0;
+    char first = lower(needle[0]);
     for (size_t i = 0; i + needle.size() <= text.size(); ++i) {
+        if (lower(text[i]) != first) continue;
         if (iequals(text.substr(i, needle.size()), needle)) return i;
     }
     return Slice::npos;

@@ -87,28 +87,33 @@ class Slots {
     std::mutex mutex_;
 };
 
-// Never destroyed: OpenSSL frees memory as late as it likes.
-Slots& slots() {
-    static Slots* all = new Slots;
-    return *all;
-}
+// Never destroyed: OpenSSL frees memory as late as it likes. And there from the start: each of its
+// requests for memory looks here, and a handshake makes a thousand.
+union Lasting {
+    Slots slots;
+    constexpr Lasting() : slots{} {}
+    ~Lasting() {}
+};
+constinit Lasting lasting;
+
+Slots& slots() { return lasting.slots; }
 
 // The size of an SSL is found out by the first that is made: it is what SSL_new() asks for first.
 thread_local size_t* first_size_asked = nullptr;
 
 void* allocate(size_t bytes, const char*, int) {
-    if (first_size_asked) [[unlikely]] {
+    size_t special = slots().object_bytes();
+    if (bytes == special && bytes) [[unlikely]] {
+        if (void* slot = slots().take()) return slot;
+    } else if (special == 0 && first_size_asked) [[unlikely]] {
         *first_size_asked = bytes;
         first_size_asked = nullptr;
-    }
-    if (bytes == slots().object_bytes() && bytes) [[unlikely]] {
-        if (void* slot = slots().take()) return slot;
     }
     return std::malloc(bytes);
 }
 
 void release(void* block, const char*, int) {
-    if (slots().has(block)) return slots().give_back(block);
+    if (slots().has(block)) [[unlikely]] return slots().give_back(block);
     std::free(block);
 }
 

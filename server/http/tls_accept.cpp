@@ -1,7 +1,6 @@
 // The way of a TLS connection from accept() to its first request.
 #include "server/http/tls_accept.h"
 
-#include <openssl/ssl.h>
 #include <sys/socket.h>
 
 #include <algorithm>

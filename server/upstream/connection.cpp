@@ -38,14 +38,24 @@ void UpstreamConnection::on_io(uint8_t ready) {
 
 UpstreamConnection::Ptr ConnectionPool::take(const core::Address& address, uint64_t identity,
                                              const void* tag) {
+    auto fits = [&](const UpstreamConnection& it) {
+        return it.identity == identity && (!tag || it.owner_tag == tag) && it.address == address;
+    };
+    // Nearly always the first: those in front of the one that fits are set aside, not walked over.
+    core::List<UpstreamConnection> others;
     UpstreamConnection* found = nullptr;
-    idle_.each([&](UpstreamConnection& connection) {
-        if (found || connection.identity != identity) return;
-        if (tag && connection.owner_tag != tag) return;
-        if (connection.address == address) found = &connection;
-    });
+    while (UpstreamConnection* next = idle_.pop_front()) {
+        if (fits(*next)) {
+            found = next;
+            break;
+        }
+        others.push_back(*next);
+    }
+    if (!others.empty()) {
+        others.take_all(idle_);
+        idle_.take_all(others);
+    }
     if (!found) return nullptr;
-    found->unlink();
     --count_;
     found->pool_ = nullptr;
     found->idle_timer_.cancel();

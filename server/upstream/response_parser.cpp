@@ -35,6 +35,20 @@ bool all_of(const bool (&table)[256], Slice text) {
     return true;
 }
 
+// What may stand in a value, eight bytes at a time.
+bool is_value(Slice text) {
+    constexpr uint64_t ones = 0x0101010101010101;
+    while (text.size() >= 8) {
+        uint64_t bytes;
+        std::memcpy(&bytes, text.data(), sizeof bytes);
+        uint64_t not_delete = bytes ^ (ones * 0x7f);
+        uint64_t odd = ((bytes - ones * 0x20) & ~bytes) | ((not_delete - ones) & ~not_delete);
+        if ((odd & (ones * 0x80)) && !all_of(classes.value, text.substr(0, 8))) return false;
+        text.remove_prefix(8);
+    }
+    return all_of(classes.value, text);
+}
+
 // "HTTP/1.1 200 OK"
 bool parse_status_line(Slice line, ResponseHead& head) {
     if (line.size() < 12 || !line.starts_with("HTTP/")) return false;
@@ -47,7 +61,7 @@ bool parse_status_line(Slice line, ResponseHead& head) {
         head.status = head.status * 10 + (line[size_t(i)] - '0');
     }
     if (line.size() > 3 && line[3] != ' ') return false;
-    if (head.status < 100 || !all_of(classes.value, line)) return false;
+    if (head.status < 100 || !is_value(line)) return false;
     head.status_line = line;
     return true;
 }
@@ -75,8 +89,10 @@ const char* take_field(Slice line, ResponseHead& head, HeaderList& fields) {
     if (colon == Slice::npos || colon == 0) return invalid;
     Slice name = line.substr(0, colon);
     Slice value = core::trim(line.substr(colon + 1));
-    if (!all_of(classes.token, name) || !all_of(classes.value, value)) return invalid;
+    if (!is_value(value)) return invalid;
     Header& field = fields.add(name, value);
+    // A known name is a token.
+    if (field.id == HeaderId::other && !all_of(classes.token, name)) return invalid;
     switch (field.id) {
         case HeaderId::content_length: return note_length(field, head);
         case HeaderId::transfer_encoding: return note_encoding(field, head);
@@ -245,7 +261,7 @@ bool parse_trailers(Slice lines, HeaderList& fields) {
         size_t colon = line.find(':');
         if (colon == Slice::npos || colon == 0) return false;
         Slice name = line.substr(0, colon), value = core::trim(line.substr(colon + 1));
-        if (!all_of(classes.token, name) || !all_of(classes.value, value)) return false;
+        if (!all_of(classes.token, name) || !is_value(value)) return false;
         fields.add(name, value);
     }
     return true;

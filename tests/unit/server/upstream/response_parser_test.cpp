@@ -53,6 +53,23 @@ TEST(ResponseHead, RefusesDoubt) {
     }
 }
 
+TEST(ResponseHead, EachByteOfAValue) {
+    for (int byte = 0; byte < 256; ++byte) {
+        if (byte == '\n') continue;
+        for (size_t at = 1; at < 20; ++at) {
+            std::string value(21, at % 2 ? 'a' : '\xff');
+            value[at] = char(byte);
+            core::Arena arena;
+            HeaderList fields(arena);
+            ResponseHead head;
+            const char* wrong = server::parse_response_head(
+                "HTTP/1.1 200 OK\r\nServer: " + value + "\r\n\r\n", head, fields);
+            bool allowed = byte == '\t' || (byte >= 0x20 && byte != 0x7f);
+            EXPECT_EQ(wrong == nullptr, allowed) << byte << " at " << at;
+        }
+    }
+}
+
 TEST(ResponseHead, EndIsFoundWhateverTheSplits) {
     for (Slice text : {Slice("HTTP/1.1 200 OK\r\nA: b\r\n\r\nrest"),
                        Slice("HTTP/1.1 200 OK\nA: b\n\nrest")}) {
