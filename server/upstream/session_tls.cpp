@@ -50,7 +50,9 @@ void UpstreamSession::go_on_tls() {
     if (result.status == core::Io::again) return;
     if (result.status != core::Io::done) {
         const std::string& why = session.error_text();
-        if (!why.empty()) {
+        if (why.find("certificate verify failed") != std::string::npos) {
+            LOG(log_, crit, 0, "SSL_do_handshake() failed%s", why.c_str());   // nginx's level
+        } else if (!why.empty()) {
             LOG(log_, error, 0, "SSL_do_handshake() failed%s", why.c_str());
         } else if (result.status == core::Io::closed) {
             LOG(log_, error, 0, "peer closed connection in SSL handshake");
