@@ -34,6 +34,7 @@ bool runs_once(const std::string& name) {
 // Files that are written, and code that is refreshed.
 bool is_no_source(const std::string& name) {
     return ends_with(name, "_log") || name == "pid" || name == "lock_file" ||
+           name == "control_socket" || name == "control_state" ||
            (is_script(name) && !runs_once(name));
 }
 

@@ -138,7 +138,7 @@ Loaded load_again(ServerProcess& process, bool may_keep) {
     ConfigStamp stamp = ConfigStamp::of(**loaded, began_ns);
     if (may_keep && !conf.reload_always && stamp.same_workers(process.stamp)) {
         process.configuration->make_current();
-        process.control.reload_kept();
+        process.control.reload_kept(**loaded);
         note_configuration(ConfigurationEvent::unchanged);
         return Loaded::unchanged;
     }

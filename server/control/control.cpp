@@ -24,6 +24,8 @@ namespace {
 
 // For workers to stage; beyond it the change is undone everywhere.
 constexpr int64_t stage_ms = 5000;
+// The same for one that starts meanwhile, but not for ever.
+constexpr int64_t stage_most_ms = 20000;
 // For workers to say that they have committed, which they will do in any case.
 constexpr int64_t commit_ms = 2000;
 // For changes before this one, and for a reload under way.
@@ -140,7 +142,10 @@ void Control::reload_failed(const std::string& why) {
     reload_error_ = why;
 }
 
-void Control::reload_kept() {
+void Control::reload_kept(Configuration& same) {
+    auto opened = server_.open(control_conf(same).addresses, false);
+    if (opened) opened = server_.commit();
+    if (!opened) LOG(core::process_log(), error, 0, "%s", opened.error().what.c_str());
     ++reloads_;
     reload_error_.clear();
 }
@@ -199,6 +204,9 @@ void Control::worker_started(pid_t pid, int id, core::Fd end) {
     Follower& follower = followers_.emplace_back(Follower{pid, id, false, false, std::move(link)});
     if (now_.stage == Stage::staging) {
         follower.link->send({FrameKind::prepare, now_.id, encode_items(now_.items)});
+        core::Clock::update();
+        int64_t left = now_.began_ms + stage_most_ms - core::Clock::monotonic_ms();
+        if (left > 0) timer_.set(std::min(left, stage_ms));
     } else {
         follower.answered = true;
     }
@@ -271,6 +279,8 @@ void Control::begin(Asked& asked) {
     now_.staged = std::move(*staged);
     now_.id = ++last_id_;
     now_.stage = Stage::staging;
+    core::Clock::update();
+    now_.began_ms = core::Clock::monotonic_ms();
     timer_.set(stage_ms);
     std::string items = encode_items(now_.items);
     for (Follower& follower : followers_) {

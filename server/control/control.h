@@ -34,7 +34,8 @@ class Control {
     // is applied to it. What fits no more is dropped with a warning.
     void commit(Configuration& configuration);
     void reload_failed(const std::string& why);
-    void reload_kept();                    // nothing had changed: workers stay
+    // Nothing had changed, workers stay; a token may be another.
+    void reload_kept(Configuration& same);
 
     // ---- the process's loop ----
     core::Result<void> start(ControlPlace::Kind kind);
@@ -82,6 +83,7 @@ class Control {
         std::vector<ControlItem> items;
         std::vector<StagedPtr> staged;
         int applied = 0;                   // workers
+        int64_t began_ms = 0;
     };
 
     // control.cpp

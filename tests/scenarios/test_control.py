@@ -1,4 +1,6 @@
 """The control socket itself: who may ask, versions, bad input, what survives what."""
+import contextlib
+import http.client
 import os
 import signal
 import socket
@@ -191,7 +193,8 @@ def test_silent_clients_hold_nobody_up(server, control):
             client = socket.socket(socket.AF_UNIX)
             client.connect(server.path("logs", "control.sock"))
             client.settimeout(30)
-            client.sendall(b"GET /v1/sta")
+            with contextlib.suppress(OSError):       # there is no place for the last ones
+                client.sendall(b"GET /v1/sta")
             silent.append(client)
         # The last ones found no place; the server goes on.
         assert b"503" in silent[-1].recv(100)
@@ -344,7 +347,7 @@ def test_in_a_single_process(server, control):
     def reloaded():
         try:
             return control.get("status")["reloads"] == 1
-        except OSError:
+        except (OSError, http.client.HTTPException):
             return False
     assert wait_until(reloaded)
     assert control.get("log-level")["set"] == {"all": "info"}
@@ -385,6 +388,7 @@ def test_a_reload_comes_before_a_change_that_a_worker_delays(server, control):
 def test_reload_and_what_went_wrong_with_it(server, control):
     server.up(main=SOCKET, workers=2)
     workers = server.workers()
+    server.setup(main=SOCKET, workers=2, http="map $arg_k $fresh { default 1; }")
     answer = control.ask("POST", "reload")
     assert answer.status == 202 and answer.json["reloads"] == 0
     assert wait_until(lambda: control.get("status")["reloads"] == 1 and

@@ -27,6 +27,12 @@ def control(server):
     one.close()
 
 
+def settle(server, control, workers=2):
+    """After a reload: the old workers have left."""
+    assert wait_until(lambda: control.get("status")["settled"] and
+                      len(server.workers()) == workers)
+
+
 def workers_say(server, target, workers=2):
     """What each worker answers, by its number: locations say "N answer"."""
     seen = {}
@@ -84,7 +90,7 @@ def test_peers_come_change_and_go_in_all_workers(server, control, zone):
     control.change("PUT", "upstreams/back/peers", [at["c"], {"address": at["a"], "backup": True}])
     assert workers_say(server, "/who") == {0: "c", 1: "c"}
     assert server.reload()
-    assert wait_until(lambda: control.get("status")["settled"])
+    settle(server, control)
     assert workers_say(server, "/who") == {0: "c", 1: "c"}
     control.change("DELETE", "upstreams/back")
     assert workers_say(server, "/who") == {0: "a", 1: "a"}
@@ -166,7 +172,7 @@ def test_map_entries_are_set_and_removed_in_all_workers(server, control):
     assert control.get("maps/told/a")["value"] == "changed"
     assert control.ask("GET", "maps/told/b.test").status == 404
     assert server.reload()
-    assert wait_until(lambda: control.get("status")["settled"])
+    settle(server, control)
     assert told(server, "a") == "changed" and told(server, "b.test") == "else"
     control.change("DELETE", "maps/told")
     assert [told(server, key) for key in ("a", "b.test", "x.wild.test", "rest", "z")] == [
@@ -267,7 +273,7 @@ def test_certificates_are_set_and_removed_in_all_workers(server, control, certs)
         ("*.wild.test", "run time", other), ("other.test", "run time", other)]
     assert control.get("certificates/other.test")["subject"] == "CN=client"
     assert server.reload()
-    assert wait_until(lambda: control.get("status")["settled"])
+    settle(server, control)
     assert shown_to_many(port, "other.test") == other
     assert wait_until(lambda: len(server.workers()) == 2)
     for pid in server.workers():
@@ -333,7 +339,7 @@ def test_folders_of_handlers_come_and_go_in_all_workers(server, control):
     server.write("two/x.lua", say("edited"))
     assert wait_until(lambda: set(workers_say(server, "/api/v2/x").values()) == {"edited"})
     assert server.reload()
-    assert wait_until(lambda: control.get("status")["settled"])
+    settle(server, control)
     assert workers_say(server, "/api/v2/x") == {0: "edited", 1: "edited"}
     assert wait_until(lambda: len(server.workers()) == 2)
     os.kill(server.workers()[0], signal.SIGKILL)
