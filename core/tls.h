@@ -137,7 +137,8 @@ class TlsSession {
         return ssl_;
     }
     static ssl_st* pin(ssl_st* native);  // of a session, or shared; null stays null
-    // The same handle, for whoever asks about the connection when the session has gone.
+    // The same, for whoever asks about the connection when the session is elsewhere or has gone: by
+    // TlsHandle::awake().
     std::shared_ptr<ssl_st> share();
 
   private:

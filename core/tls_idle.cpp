@@ -15,6 +15,7 @@
 #include <utility>
 #include <vector>
 
+#include "core/pools.h"
 #include "core/timer.h"
 
 namespace core {
@@ -74,6 +75,20 @@ class Slots {
         cold_.push_back(slot);
     }
 
+    void drain() {
+        std::lock_guard lock(mutex_);
+        for (void* slot : warm_) empty(slot);
+        cold_.insert(cold_.end(), warm_.begin(), warm_.end());
+        warm_.clear();
+    }
+
+    // Who holds the object of a slot. For the loop's thread.
+    TlsHandle*& holder(const void* slot) {
+        size_t at = size_t(static_cast<const char*>(slot) - begin_.load()) / slot_bytes_;
+        if (at >= holders_.size()) holders_.resize(at + 1);
+        return holders_[at];
+    }
+
     // The slot reads as zeros from here on.
     void empty(void* slot) { ::madvise(slot, slot_bytes_, MADV_DONTNEED); }
 
@@ -84,6 +99,7 @@ class Slots {
     size_t slot_bytes_ = 0;
     size_t fresh_ = 0;                              // slots behind this were never taken
     std::vector<void*> warm_, cold_;
+    std::vector<TlsHandle*> holders_;
     std::mutex mutex_;
 };
 
@@ -178,6 +194,8 @@ TlsIdle* current = nullptr;
 
 }  // namespace
 
+void drain_tls_pages() { slots().drain(); }
+
 struct TlsIdle::State {
     List<TlsHandle> awake;
     int64_t period_ms;
@@ -216,6 +234,7 @@ bool TlsHandle::make(ssl_ctx_st* context) {
     bool sound = learned >= object_bytes_min && learned <= object_bytes_max && learned % 8 == 0;
     if (sound) slots().open(learned);
     if (ssl_ && current && slots().has(ssl_)) {
+        slots().holder(ssl_) = this;
         if (current->state_->awake.empty()) current->state_->timer.set(current->state_->period_ms);
         current->state_->awake.push_back(*this);
         used_ = true;
@@ -232,8 +251,14 @@ void TlsHandle::bring_back() const {
     awake.push_back(const_cast<TlsHandle&>(*this));
 }
 
+ssl_st* TlsHandle::awake(ssl_st* shared) {
+    TlsHandle* handle = shared && slots().has(shared) ? slots().holder(shared) : nullptr;
+    return handle ? static_cast<ssl_st*>(*handle) : shared;
+}
+
 TlsHandle::~TlsHandle() {
     if (aside_) bring_back();
+    if (ssl_ && slots().has(ssl_)) slots().holder(ssl_) = nullptr;
     SSL_free(ssl_);
 }
 

@@ -4,7 +4,8 @@
 // pages are given back, and its next use puts it back where it was: same bytes, same address.
 //
 // TlsHandle is how TlsSession holds its SSL: whoever goes through it never sees the difference.
-// Whoever keeps a plain pointer must pin() the handle. Knows nothing of what is in an SSL.
+// Whoever keeps a plain pointer must pin() the handle, or ask awake() each time. Knows nothing of
+// what is in an SSL.
 #pragma once
 
 #include <cstddef>
@@ -37,6 +38,8 @@ class TlsHandle : public ListNode {
         unlink();
     }
     bool aside() const { return aside_ != nullptr; }
+    // The same pointer, fit for use until the loop's turn ends; null stays null.
+    static ssl_st* awake(ssl_st* shared);
 
   private:
     friend class TlsIdle;

@@ -100,12 +100,13 @@ TlsSessionPtr TlsSession::create(std::shared_ptr<TlsContext> context, int fd) {
 }
 
 std::shared_ptr<ssl_st> TlsSession::share() {
-    SSL* ssl = pinned();
-    SSL_up_ref(ssl);
-    return {ssl, SSL_free};
+    ssl_st* shared = ssl_;
+    SSL_up_ref(shared);
+    return {shared, [](ssl_st* last) { SSL_free(TlsHandle::awake(last)); }};
 }
 
 ssl_st* TlsSession::pin(ssl_st* native) {
+    native = TlsHandle::awake(native);
     auto* session = native ? static_cast<TlsSession*>(SSL_get_app_data(native)) : nullptr;
     return session ? session->pinned() : native;
 }

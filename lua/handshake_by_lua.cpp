@@ -247,7 +247,8 @@ ssl_st* client_tls(const LuaTask& task) {
     if (!task.request) return nullptr;
     const server::Connection& connection = task.request->connection;
     const core::TlsSession* session = connection.stream.tls();
-    return session ? session->native() : connection.detached_tls.get();
+    return session ? session->native()
+                   : core::TlsHandle::awake(connection.detached_tls.get());
 }
 
 int* handshake_ctx_ref(LuaTask& task) {

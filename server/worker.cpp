@@ -67,6 +67,7 @@ class MemoryReturn {
         most_ = Worker::current()->connection_count;
         core::drain_arena_pool();
         core::drain_buffer_pools();
+        core::drain_tls_pages();
 #ifdef __GLIBC__
         ::malloc_trim(0);
 #endif

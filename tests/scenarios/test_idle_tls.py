@@ -9,12 +9,13 @@ import time
 
 import pytest
 
+from runner.raw_upstream import RawUpstream
 from runner.server import wait_until
 from scenarios.test_many_tunnels import is_sanitized, private_bytes
 
 # Fewer than a thousand that leave are no crowd whose memory would be given back.
 CONNECTIONS = int(os.environ.get("RESTY_IDLE_TLS", "1100"))
-IDLE_BYTES_MAX, LEFT_BYTES_MAX = 10000, 2500
+IDLE_BYTES_MAX, LEFT_BYTES_MAX = 11000, 4000
 
 LISTEN = """
 listen 127.0.0.1:@PORT@ ssl backlog=1024;
@@ -120,3 +121,34 @@ def test_all_ends_of_an_idle_connection(server, certs, version):
                                   server_hostname="good.test", session=session)
     assert ask(resumed)[2] == "r"
     assert wait_until(lambda: len(server.workers()) == 1)
+
+
+def test_an_idle_tunnel(server, certs):
+    """Its connection's TLS is asked about when the tunnel has taken the socket away."""
+    def script(peer):
+        peer.head()
+        peer.send(b"HTTP/1.1 101 Switching\r\nUpgrade: echo\r\nConnection: Upgrade\r\n\r\n")
+        while True:
+            peer.send(peer.read(4))
+    with RawUpstream(script) as upstream:
+        server.up(listen=LISTEN % {"certs": certs},
+                  http="log_format tls '$status $ssl_protocol $ssl_server_name';",
+                  locations="""location / {
+                      access_log logs/tls.log tls;
+                      proxy_pass http://127.0.0.1:%d;
+                      proxy_set_header Upgrade $http_upgrade;
+                      proxy_set_header Connection upgrade;
+                  }""" % upstream.port)
+        stream = open_one(server, client_context(ssl.TLSVersion.TLSv1_3))
+        stream.sendall(b"GET /x HTTP/1.1\r\nHost: a\r\nUpgrade: echo\r\n"
+                       b"Connection: upgrade\r\n\r\nping")
+        got = b""
+        while not got.endswith(b"ping"):
+            got += stream.recv(4096)
+        for _ in range(2):
+            time.sleep(2.3)
+            stream.sendall(b"more")
+            assert stream.recv(4096) == b"more"
+        time.sleep(2.3)
+        stream.close()
+        assert wait_until(lambda: server.read("logs/tls.log") == "101 TLSv1.3 good.test\n")

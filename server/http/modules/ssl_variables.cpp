@@ -25,7 +25,8 @@ using core::Slice;
 
 SSL* ssl_of(Request& request) {
     core::TlsSession* session = request.connection.stream.tls();
-    return session ? session->native() : request.connection.detached_tls.get();
+    if (session) return session->native();
+    return core::TlsHandle::awake(request.connection.detached_tls.get());
 }
 
 Value kept(Request& request, const std::string& text) {

@@ -128,6 +128,27 @@ TEST_F(TlsIdleTest, WhatIsPinnedStays) {
     EXPECT_EQ(pass(client, server, "x"), "x");
 }
 
+TEST_F(TlsIdleTest, WhoSharesItBringsItBack) {
+    handshake();
+    SSL* shared = server;
+    SSL_up_ref(shared);
+    rest();
+    ASSERT_TRUE(server.aside());
+    EXPECT_STREQ(SSL_get_version(TlsHandle::awake(shared)), "TLSv1.3");
+    EXPECT_FALSE(server.aside());
+    rest();
+    {
+        TlsHandle gone;
+        ASSERT_TRUE(gone.make(contexts[0]));
+        SSL_up_ref(gone);
+        SSL_free(TlsHandle::awake(shared));
+        shared = gone;
+    }
+    EXPECT_STREQ(SSL_get_version(TlsHandle::awake(shared)), "TLSv1.3");
+    SSL_free(TlsHandle::awake(shared));
+    EXPECT_EQ(TlsHandle::awake(nullptr), nullptr);
+}
+
 TEST_F(TlsIdleTest, NothingIsPutAsideWithoutOne) {
     handshake();
     rest();
