@@ -173,6 +173,7 @@ def test_keys_and_what_is_passed_on(start):
 def test_access_log_is_json(start):
     gateway = start()
     gateway.ask("alice", '/a%22b%0a?c"')
+    assert wait_until(gateway.access_log)
     gateway.ask("mallory", "/b")
     assert wait_until(lambda: len(gateway.access_log()) == 2)
     served, refused = gateway.access_log()
@@ -244,8 +245,11 @@ def test_a_canary_that_is_down_costs_no_answer(start, redis, releases):
         "127.0.0.1:%d" % releases["canary"], "127.0.0.1:%d" % down["canary"]))
     assert gateway.reload()
     command(redis, "SET", "gateway:canary", "100")
-    assert wait_until(lambda: "Connection refused" in
-                      (gateway.ask("alice").status == 200 and gateway.log()))
+
+    def refused():
+        assert gateway.ask("alice").status == 200
+        return "Connection refused" in gateway.log()
+    assert wait_until(refused)
     assert {gateway.ask("alice").get("Release") for _ in range(5)} == {"stable"}
 
 
