@@ -4,7 +4,6 @@
 #pragma once
 
 #include <atomic>
-#include <bit>
 #include <cstddef>
 #include <cstdint>
 
@@ -26,32 +25,33 @@ constexpr uint64_t bounds_ns[] = {
     10'000,      50'000,        100'000,       250'000,       500'000,       1'000'000,
     2'500'000,   5'000'000,     10'000'000,    25'000'000,    50'000'000,    100'000'000,
     250'000'000, 500'000'000,   1'000'000'000, 2'500'000'000, 5'000'000'000, 10'000'000'000,
+    UINT64_MAX,
 };
-constexpr size_t bounds = sizeof bounds_ns / sizeof *bounds_ns;
+constexpr size_t bounds = sizeof bounds_ns / sizeof *bounds_ns - 1;
 constexpr size_t buckets = bounds + 1;
 // A histogram is so many counters in a row: its buckets, each with what fell into it alone, then
 // the sum in nanoseconds.
 constexpr size_t counters = buckets + 1;
 
-// By the number of significant bits of a value: the first bucket that such values may fall into.
+// By the number of a value's leading zeros: the first bucket that such values may fall into.
 struct First {
-    uint8_t bucket[65];
+    uint8_t bucket[64];
 };
 consteval First make_first() {
     First first{};
-    for (unsigned bits = 0; bits <= 64; ++bits) {
-        uint64_t least = bits == 0 ? 0 : 1ull << (bits - 1);
+    for (unsigned zeros = 0; zeros < 64; ++zeros) {
+        uint64_t least = 1ull << (63 - zeros);
         uint8_t at = 0;
-        while (at < bounds && bounds_ns[at] < least) ++at;
-        first.bucket[bits] = at;
+        while (bounds_ns[at] < least) ++at;
+        first.bucket[zeros] = at;
     }
     return first;
 }
 inline constexpr First first = make_first();
 
 inline size_t bucket_of(uint64_t ns) {
-    size_t at = first.bucket[std::bit_width(ns)];
-    while (at < bounds && ns > bounds_ns[at]) ++at;      // twice at most
+    size_t at = first.bucket[__builtin_clzll(ns | 1)];
+    while (ns > bounds_ns[at]) ++at;                     // once or not at all
     return at;
 }
 
