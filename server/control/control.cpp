@@ -99,11 +99,11 @@ void Control::give_way() {
 
 void Control::commit(Configuration& configuration) {
     configuration_ = &configuration;
-    bool elsewhere = committed_once_ && state_path_ != control_conf(configuration).state_path;
     state_path_ = control_conf(configuration).state_path;
     auto published = server_.commit();
     if (!published) LOG(core::process_log(), emerg, 0, "%s", published.error().what.c_str());
-    if (committed_once_) {
+    bool again = committed_once_;
+    if (again) {
         ++reloads_;
         state_.reloaded();
     }
@@ -111,7 +111,8 @@ void Control::commit(Configuration& configuration) {
     reload_error_.clear();
     for (ControlResource* resource : control_resources()) resource->configured(configuration);
     replay();
-    if (elsewhere && state_.count() > 0) save();
+    // The number of the version, and maybe another file.
+    if (again && state_.count() > 0) save();
 }
 
 void Control::save() {

@@ -218,10 +218,14 @@ def test_changes_survive_reload_crash_and_restart(server, control):
     control.change("PUT", "log-level/master", {"level": "info"})
     mode = os.stat(server.path("logs", "state.json")).st_mode
     assert stat.S_IMODE(mode) == 0o600
+    version = control.get("version")["version"]
+    assert server.reload()
+    assert wait_until(lambda: control.get("version")["version"] == version + 1)
     control.close()
     server.stop()
     server.start()
     assert control.get("log-level")["set"] == {"all": "debug", "master": "info"}
+    assert control.get("version")["version"] == version + 1
 
 
 def test_a_broken_state_file_is_an_error_at_start(server):
@@ -399,6 +403,29 @@ def test_reload_and_what_went_wrong_with_it(server, control):
     control.ask("POST", "reload")
     assert wait_until(lambda: control.get("status")["reloads"] == 2)
     assert "nonsense" in control.get("status")["reload_error"]
+
+
+def test_a_reload_of_the_same_keeps_workers_and_takes_new_tokens(server, control):
+    port = free_port()
+    server.write("conf/token", "first token of all\n")
+    server.configure("""
+        %s daemon off; worker_processes 2; pid logs/server.pid; error_log logs/error.log notice;
+        %s control_listen 127.0.0.1:%d token_file=token;
+        events { }
+        http { lua_code_cache auto;
+               server { listen 127.0.0.1:@PORT@; location / { return 200 hello; } } }
+        """ % ("user root;" if os.geteuid() == 0 else "", STATE, port))
+    server.start()
+    assert wait_until(lambda: control.get("status")["settled"])
+    # Its file changes with it, and is no reason for new workers.
+    control.change("PUT", "log-level", {"level": "info"})
+    workers = server.workers()
+    server.write("conf/token", "another token, then\n")
+    control.ask("POST", "reload")
+    assert wait_until(lambda: control.get("status")["reloads"] == 1)
+    assert server.workers() == workers, server.log()
+    assert Control(port=port, token="first token of all").ask("GET", "ping").status == 401
+    assert Control(port=port, token="another token, then").get("ping")["pong"]
 
 
 def test_a_new_binary_takes_over_and_the_old_one_takes_back(server, control):
