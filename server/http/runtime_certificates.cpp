@@ -231,6 +231,13 @@ ControlOutcome Certificates::plan(const ControlCall& call, ControlDraft& draft) 
     if (!HostMap<CertificatePtr>::is_valid(name, true)) {
         return invalid("invalid server name \"" + name + "\"");
     }
+    // ".a.test" and "*.a.test" have one place in the table: whichever goes takes the other along.
+    std::string twin;
+    if (name.starts_with('.')) twin = "*" + name;
+    if (name.starts_with("*.")) twin = name.substr(1);
+    if (!twin.empty() && draft.find(encode_segment(twin))) {
+        return conflict("\"" + twin + "\" has a certificate, which is for the same names");
+    }
     auto parsed = parse_value(call.body);
     if (!parsed) return invalid(parsed.error().what);
     draft.set(key, call.body);

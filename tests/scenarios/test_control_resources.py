@@ -264,6 +264,8 @@ def test_certificates_are_set_and_removed_in_all_workers(server, control, certs)
     control.change("PUT", "certificates/*.wild.test", pem_of(certs, "client"))
     assert shown_to_many(port, "other.test") == other
     assert shown_to_many(port, "a.wild.test") == other
+    twin = control.ask("PUT", "certificates/.wild.test", pem_of(certs, "client"))
+    assert twin.status == 409 and "*.wild.test" in twin.error
     assert shown_to_many(port, "good.test") == good
     assert shown_to(port, None) == good
     listed = control.ask("GET", "certificates")
