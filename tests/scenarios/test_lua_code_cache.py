@@ -39,7 +39,7 @@ def answer(server, path):
 
 
 def becomes(server, path, wanted):
-    assert wait_until(lambda: answer(server, path) == wanted, 15), \
+    assert wait_until(lambda: answer(server, path) == wanted, 30), \
         (answer(server, path), server.log())
 
 
@@ -97,7 +97,7 @@ def test_a_broken_file_and_a_healed_one(server):
     assert answer(server, "/file") == "good"
     put(server, "lua/file.lua", "ngx.print('bad'")
     failed = 'lua/file.lua" failed, its last good version goes on: '
-    assert wait_until(lambda: answer(server, "/file") == "good" and failed in server.log(), 15)
+    assert wait_until(lambda: answer(server, "/file") == "good" and failed in server.log(), 30)
     assert "file.lua:1: " in server.log()
     for _ in range(10):
         assert answer(server, "/file") == "good"
@@ -112,9 +112,9 @@ def test_a_worker_that_nobody_has_asked_yet(server):
     server.write("lua/file.lua", text)
     up(server, workers=2, listen="listen 127.0.0.1:@PORT@ reuseport;")
     seen = set()
-    assert wait_until(lambda: seen.add(answer(server, "/id")) or seen == {"0", "1"}, 15)
+    assert wait_until(lambda: seen.add(answer(server, "/id")) or seen == {"0", "1"}, 30)
     put(server, "lua/file.lua", "ngx.print('bad'")
-    assert wait_until(lambda: "its last good version goes on" in server.log(), 15)
+    assert wait_until(lambda: "its last good version goes on" in server.log(), 30)
     assert {answer(server, "/file") for _ in range(50)} <= {"0 good", "1 good"}
     assert server.log().count("its last good version goes on") == 1
 
@@ -141,7 +141,7 @@ def test_every_phase(server):
     put(server, "lua/set.lua", "return 'two'")
     becomes(server, "/filtered", "two")
     put(server, "lua/header.lua", "ngx.header['X-A'] = 'changed'")
-    assert wait_until(lambda: get(server.port, "/filtered").get("X-A") == "changed", 15)
+    assert wait_until(lambda: get(server.port, "/filtered").get("X-A") == "changed", 30)
     put(server, "lua/body.lua", "ngx.arg[1] = ngx.arg[1]:upper()")
     becomes(server, "/filtered", "TWO")
     put(server, "lua/access.lua", "ngx.exit(403)")
@@ -162,17 +162,17 @@ def test_modules_two_levels_deep(server):
     up(server)
     assert [answer(server, "/block") for _ in range(2)] == ["one 1", "one 2"]
     put(server, "lib/inner/init.lua", "return { text = 'two' }")
-    assert wait_until(lambda: str(answer(server, "/block")).startswith("two"), 15), server.log()
+    assert wait_until(lambda: str(answer(server, "/block")).startswith("two"), 30), server.log()
     assert answer(server, "/block").startswith("two")
     put(server, "lib/inner/init.lua", "error('not this time')")
     failed = 'lib/inner/init.lua" failed, its last good version goes on: '
-    assert wait_until(lambda: answer(server, "/block") and failed in server.log(), 15)
+    assert wait_until(lambda: answer(server, "/block") and failed in server.log(), 30)
     assert answer(server, "/block").startswith("two")
     assert "init.lua:1: not this time" in server.log()
     put(server, "lib/inner/init.lua", "return { text = 'three' }")
-    assert wait_until(lambda: str(answer(server, "/block")).startswith("three"), 15), server.log()
+    assert wait_until(lambda: str(answer(server, "/block")).startswith("three"), 30), server.log()
     put(server, "lib/outer.lua", MODULES["lib/outer.lua"].replace("inner.text", "'outer'"))
-    assert wait_until(lambda: str(answer(server, "/block")).startswith("outer"), 15)
+    assert wait_until(lambda: str(answer(server, "/block")).startswith("outer"), 30)
 
 
 def test_a_module_that_lacks_another_is_tried_again(server):
@@ -182,11 +182,11 @@ def test_a_module_that_lacks_another_is_tried_again(server):
     assert answer(server, "/block") == "one 1"
     put(server, "lib/outer.lua", MODULES["lib/outer.lua"].replace("'inner'", "'lacking'"))
     failed = 'lib/outer.lua" failed, its last good version goes on: '
-    assert wait_until(lambda: answer(server, "/block") and failed in server.log(), 15)
+    assert wait_until(lambda: answer(server, "/block") and failed in server.log(), 30)
     assert answer(server, "/block").startswith("one")
     server.write("lib/lacking.lua", "return { text = 'found' }")
     put(server, "lib/inner/init.lua", "return { text = 'unused' }")
-    assert wait_until(lambda: str(answer(server, "/block")).startswith("found"), 15), server.log()
+    assert wait_until(lambda: str(answer(server, "/block")).startswith("found"), 30), server.log()
 
 
 def test_modules_of_init_by_lua(server):
@@ -199,7 +199,7 @@ def test_modules_of_init_by_lua(server):
 
     def always():
         return all(str(answer(server, "/block")).startswith("two") for _ in range(20))
-    assert wait_until(always, 20), server.log()
+    assert wait_until(always, 30), server.log()
 
 
 def test_what_is_not_code_stays(server):
@@ -215,9 +215,9 @@ def test_what_is_not_code_stays(server):
     put(server, "lua/file.lua", "ngx.print('two')")
     becomes(server, "/file", "two")
     put(server, "lib/inner/init.lua", "return { text = 'two' }")
-    assert wait_until(lambda: str(answer(server, "/block")).startswith("two"), 15)
+    assert wait_until(lambda: str(answer(server, "/block")).startswith("two"), 30)
     ticks = int(answer(server, "/ticks"))
-    assert wait_until(lambda: int(answer(server, "/ticks")) > ticks, 15)
+    assert wait_until(lambda: int(answer(server, "/ticks")) > ticks, 30)
     assert answer(server, "/count") == "2"
     assert answer(server, "/alive") == "since start"
     assert server.workers() == worker
@@ -246,7 +246,7 @@ def test_where_openresty_refuses_to_wait(server):
     assert answer(server, "/block") == "one 1"
     put(server, "lib/inner/init.lua", "return { text = 'two' ")
     failed = 'lib/inner/init.lua" failed, its last good version goes on: '
-    assert wait_until(lambda: answer(server, "/block") and failed in server.log(), 15)
+    assert wait_until(lambda: answer(server, "/block") and failed in server.log(), 30)
     assert answer(server, "/block").startswith("one")
     put(server, "lib/inner/init.lua", "return { text = 'two' }")
-    assert wait_until(lambda: str(answer(server, "/block")).startswith("two"), 15), server.log()
+    assert wait_until(lambda: str(answer(server, "/block")).startswith("two"), 30), server.log()

@@ -38,7 +38,7 @@ def answer(server, path):
     return response.text() if response.status == 200 else response.status
 
 
-def becomes(server, path, wanted, timeout=15):
+def becomes(server, path, wanted, timeout=30):
     assert wait_until(lambda: answer(server, path) == wanted, timeout), \
         (answer(server, path), server.log())
 
@@ -123,7 +123,7 @@ def from_both_workers(server, path, version):
     def both():
         seen.add(answer(server, path))
         return wanted <= seen
-    assert wait_until(both, 20), (seen, server.log())
+    assert wait_until(both, 30), (seen, server.log())
 
 
 NUMBERED = "return function() return ngx.worker.id() .. ' %s' end"
@@ -136,13 +136,13 @@ def test_a_broken_version_is_not_served(server):
     from_both_workers(server, "/h/a", "good")
     put(server, "a.lua", "return function() return 'bad'\n")
     failed = 'handlers/a.lua" failed, its last good version goes on: '
-    assert wait_until(lambda: failed in server.log(), 15)    # nobody has asked for it
+    assert wait_until(lambda: failed in server.log(), 30)    # nobody has asked for it
     assert "a.lua:2: " in server.log()
     for _ in range(40):
         assert answer(server, "/h/a") in ("0 good", "1 good")
     assert server.log().count(failed) == 1                   # by one of the workers
     put(server, "a.lua", "local x = nil\nreturn x.y\n")
-    assert wait_until(lambda: "a.lua:2: attempt to index" in server.log(), 15)
+    assert wait_until(lambda: "a.lua:2: attempt to index" in server.log(), 30)
     put(server, "a.lua", NUMBERED % "healed")
     from_both_workers(server, "/h/a", "healed")
     assert 'handlers/a.lua" works again' in server.log()
@@ -168,7 +168,7 @@ def test_what_is_wrong_with_a_file(server):
         server.write("handlers/" + name, text)
     up(server)
     for name, (_, why) in wrong.items():
-        assert wait_until(lambda text=why: not text or text in server.log(), 15), (name, why)
+        assert wait_until(lambda text=why: not text or text in server.log(), 30), (name, why)
         if not name.startswith(("exits", "x/_", "y/_")):
             assert answer(server, "/h/" + name[:-4]) == 500, name
 
@@ -183,14 +183,14 @@ def test_required_modules_two_levels_deep(server):
     assert answer(server, "/h/a") == "one 1"
     assert answer(server, "/h/a") == "one 2"
     server.write("lib/inner.lua", "return { text = 'two' }")
-    assert wait_until(lambda: str(answer(server, "/h/a")).startswith("two"), 15), server.log()
+    assert wait_until(lambda: str(answer(server, "/h/a")).startswith("two"), 30), server.log()
     assert answer(server, "/h/a") == "two 2"                 # its state has begun anew
     server.write("lib/inner.lua", "return { text = 'three' ")
     failed = 'lib/inner.lua" failed, its last good version goes on: '
-    assert wait_until(lambda: answer(server, "/h/a") and failed in server.log(), 15)
+    assert wait_until(lambda: answer(server, "/h/a") and failed in server.log(), 30)
     assert str(answer(server, "/h/a")).startswith("two")
     server.write("lib/inner.lua", "return { text = 'four' }")
-    assert wait_until(lambda: str(answer(server, "/h/a")).startswith("four"), 15), server.log()
+    assert wait_until(lambda: str(answer(server, "/h/a")).startswith("four"), 30), server.log()
     assert 'lib/inner.lua" works again' in server.log()
 
 
@@ -317,7 +317,7 @@ def test_guards_are_never_off(server):
         else:
             server.write("handlers/in/_access.lua", "return function() return 403, -- broken")
         count = len(seen)
-        assert wait_until(lambda at=count: len(seen) > at + 3, 15)
+        assert wait_until(lambda at=count: len(seen) > at + 3, 30)
     stop.set()
     thread.join(30)
     assert set(seen) == {403}
@@ -388,7 +388,7 @@ def test_a_reload_while_a_file_is_broken(server):
     assert answer(server, "/h/a") == "good"
     server.signal("HUP")
     old = server.workers()
-    assert wait_until(lambda: not set(old) & set(server.workers()), 20)
+    assert wait_until(lambda: not set(old) & set(server.workers()), 30)
     assert answer(server, "/h/a") == "good"
     put(server, "a.lua", handler("after"))
     becomes(server, "/h/a", "after")
