@@ -2,8 +2,10 @@
 // Exact names win, then the longest "*." wildcard, then the longest ".*" one. Keys are lower case.
 #pragma once
 
+#include <optional>
 #include <string>
 #include <unordered_map>
+#include <unordered_set>
 
 #include "core/slice.h"
 
@@ -24,7 +26,7 @@ class HostMap {
         }
         if (name.starts_with('.') && name.size() > 1) {
             Added added = insert(suffix_, name.substr(1), value);
-            if (added == Added::yes) exact_.emplace(std::string(name.substr(1)), value);
+            if (added == Added::yes) stand_for_itself(name.substr(1), value);
             return added;
         }
         if (name.ends_with(".*") && name.size() > 2) {
@@ -39,28 +41,40 @@ class HostMap {
         return HostMap().add(name, T{}, wildcards) == Added::yes;
     }
 
+    // The name that has the same place: ".a.test" of "*.a.test". Empty: none.
+    static std::string twin(core::Slice name) {
+        if (name.starts_with("*.")) return std::string(name.substr(1));
+        return name.starts_with('.') ? "*" + std::string(name) : std::string();
+    }
+
     // What was added by this very name.
     const T* find_added(core::Slice name, bool wildcards) const {
         Place place = place_of(name, wildcards);
         const Map& map = this->*place.map;
         auto at = map.find(place.key);
-        return at == map.end() ? nullptr : &at->second;
+        if (at == map.end() || is_copy(place, at->second)) return nullptr;
+        bool suffix = place.map == &HostMap::suffix_;
+        if (suffix && dotted_.contains(place.key) != place.dotted) return nullptr;
+        return &at->second;
     }
 
-    // Changes the value of a name, or adds it. Values must differ from name to name.
-    void set(core::Slice name, T value, bool wildcards) {
-        erase(name, wildcards);
-        add(name, std::move(value), wildcards);
-    }
-    void erase(core::Slice name, bool wildcards) {
+    // Changes the value of a valid name, or adds it. Values must differ from name to name. Both
+    // give the value that goes; set() takes the place of a twin.
+    std::optional<T> set(core::Slice name, T value, bool wildcards) {
         Place place = place_of(name, wildcards);
-        Map& map = this->*place.map;
-        auto at = map.find(place.key);
-        if (at == map.end()) return;
-        // ".example.com" stands for the name itself as well, unless that was added by itself.
-        auto plain = place.dotted ? exact_.find(place.key) : exact_.end();
-        if (plain != exact_.end() && plain->second == at->second) exact_.erase(plain);
-        map.erase(at);
+        std::optional<T> before = take(place);
+        (this->*place.map).insert_or_assign(std::string(place.key), value);
+        if (place.dotted) stand_for_itself(place.key, value);
+        return before;
+    }
+    std::optional<T> erase(core::Slice name, bool wildcards) {
+        if (!find_added(name, wildcards)) return {};
+        Place place = place_of(name, wildcards);
+        std::optional<T> before = take(place);
+        if (place.map == &HostMap::exact_ && dotted_.contains(place.key)) {
+            exact_.emplace(std::string(place.key), suffix_.find(place.key)->second);
+        }
+        return before;
     }
 
     // Null when no name matches.
@@ -90,6 +104,7 @@ class HostMap {
         size_t operator()(core::Slice text) const { return std::hash<core::Slice>{}(text); }
     };
     using Map = std::unordered_map<std::string, T, Hash, std::equal_to<>>;
+    using Names = std::unordered_set<std::string, Hash, std::equal_to<>>;
 
     // Where a valid name is kept.
     struct Place {
@@ -112,8 +127,34 @@ class HostMap {
         return map.emplace(std::string(key), value).second ? Added::yes : Added::known;
     }
 
+    // ".example.com" stands for the name itself as well, unless that was added by itself.
+    void stand_for_itself(core::Slice key, const T& value) {
+        dotted_.emplace(key);
+        exact_.emplace(std::string(key), value);
+    }
+    bool is_copy(const Place& place, const T& value) const {
+        return place.map == &HostMap::exact_ && dotted_.contains(place.key) &&
+               suffix_.find(place.key)->second == value;
+    }
+
+    // Frees a place, whoever of twins has it.
+    std::optional<T> take(const Place& place) {
+        Map& map = this->*place.map;
+        auto at = map.find(place.key);
+        if (at == map.end() || is_copy(place, at->second)) return {};
+        std::optional<T> value(std::move(at->second));
+        map.erase(at);
+        auto dotted = place.map == &HostMap::suffix_ ? dotted_.find(place.key) : dotted_.end();
+        if (dotted == dotted_.end()) return value;
+        dotted_.erase(dotted);
+        auto plain = exact_.find(place.key);
+        if (plain != exact_.end() && plain->second == *value) exact_.erase(plain);
+        return value;
+    }
+
     Map exact_;
     Map suffix_;        // "example.com" for *.example.com and .example.com
+    Names dotted_;      // those of suffix_ that are there for .example.com
     Map prefix_;        // "www.example" for www.example.*
 };
 

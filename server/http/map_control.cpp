@@ -167,6 +167,14 @@ ControlOutcome Maps::set(const MapTable& map, core::Slice written, dom::element 
     if (value.get(text)) return invalid("a value must be a text");
     auto ready = map.prepare(entry, text);
     if (!ready) return invalid(ready.error().what);
+    // ".a.test" and "*.a.test" have one place in the table: whichever goes takes the other along.
+    std::string twin = map.host_names ? HostMap<size_t>::twin(entry) : std::string();
+    if (!twin.empty()) {
+        const std::string* set = draft.find(key_of(map, twin));
+        if (set ? *set != "null" : map.configured(twin) != nullptr) {
+            return conflict("\"" + twin + "\" has a value, which is for the same names");
+        }
+    }
     draft.set(key_of(map, entry), quoted(text));
     return {};
 }

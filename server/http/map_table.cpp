@@ -184,11 +184,7 @@ void MapTable::set(Entry&& entry) {
     size_t value = keep(std::move(entry.value));
     if (entry.key == "default") return release(std::exchange(default_, value));
     if (entry.key.starts_with('~')) return put_pattern(std::move(entry), value);
-    Slice word = word_of(entry.key);
-    const size_t* old = words_.find_added(word, host_names);
-    size_t before = old ? *old : none;
-    words_.set(word, value, host_names);
-    release(before);
+    release(words_.set(word_of(entry.key), value, host_names).value_or(none));
 }
 
 // A pattern of the block keeps its place, should it be wanted again.
@@ -208,12 +204,7 @@ void MapTable::remove_pattern(const std::string& key) {
 void MapTable::remove(const std::string& key) {
     if (key == "default") return release(std::exchange(default_, none));
     if (key.starts_with('~')) return remove_pattern(key);
-    Slice word = word_of(key);
-    const size_t* old = words_.find_added(word, host_names);
-    if (!old) return;
-    size_t before = *old;
-    words_.erase(word, host_names);
-    release(before);
+    release(words_.erase(word_of(key), host_names).value_or(none));
 }
 
 void MapTable::restore(const std::string& key) {
@@ -225,7 +216,7 @@ void MapTable::restore(const std::string& key) {
     } else if (key.starts_with('~')) {
         if (Pattern* known = find_pattern(key)) known->removed = false;
     } else {
-        words_.set(word_of(key), index, host_names);
+        release(words_.set(word_of(key), index, host_names).value_or(none));
     }
 }
 

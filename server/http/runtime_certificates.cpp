@@ -232,9 +232,7 @@ ControlOutcome Certificates::plan(const ControlCall& call, ControlDraft& draft) 
         return invalid("invalid server name \"" + name + "\"");
     }
     // ".a.test" and "*.a.test" have one place in the table: whichever goes takes the other along.
-    std::string twin;
-    if (name.starts_with('.')) twin = "*" + name;
-    if (name.starts_with("*.")) twin = name.substr(1);
+    std::string twin = HostMap<CertificatePtr>::twin(name);
     if (!twin.empty() && draft.find(encode_segment(twin))) {
         return conflict("\"" + twin + "\" has a certificate, which is for the same names");
     }

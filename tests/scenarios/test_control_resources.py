@@ -179,6 +179,26 @@ def test_map_entries_are_set_and_removed_in_all_workers(server, control):
         "first", "of-X", "wild", "re st", "nothing"]
 
 
+def test_map_entries_for_a_domain_beside_its_name(server, control):
+    server.up(main=MAIN, workers=2, listen=EACH, locations=TOLD, http=MAP)
+    control.change("PUT", "maps/told/.c.test", {"value": "domain"})
+    control.change("PUT", "maps/told/c.test", {"value": "name"})
+    assert told(server, "c.test") == "name" and told(server, "x.c.test") == "domain"
+    control.change("DELETE", "maps/told/c.test")
+    assert told(server, "c.test") == "domain" and told(server, "x.c.test") == "domain"
+    # One place for both: whichever went would take the other along.
+    for second, first in (("*.c.test", ".c.test"), (".wild.test", "*.wild.test")):
+        answer = control.ask("PUT", "maps/told/" + second, {"value": "x"})
+        assert answer.status == 409 and '"%s" has a value' % first in answer.error
+    control.change("PATCH", "maps/told", {"*.wild.test": None, ".wild.test": "dotted",
+                                          ".c.test": None, "*.c.test": "starred"})
+    assert [told(server, key) for key in ("wild.test", "x.wild.test", "c.test", "x.c.test")] == [
+        "dotted", "dotted", "nothing", "starred"]
+    control.change("DELETE", "maps/told")
+    assert [told(server, key) for key in ("wild.test", "x.wild.test", "x.c.test")] == [
+        "nothing", "wild", "nothing"]
+
+
 def test_what_is_wrong_with_map_entries(server, control):
     server.up(main=MAIN, locations=TOLD, http=MAP)
     for method, path, body, status, said in (

@@ -63,3 +63,28 @@ TEST(HostMapTest, EntriesAreChangedAndTaken) {
     EXPECT_TRUE(Map::is_valid("*.x", true));
     EXPECT_FALSE(Map::is_valid("a.*.x", true));
 }
+
+TEST(HostMapTest, NamesBesideADottedOne) {
+    Map map;
+    map.add(".a.test", 1, true);
+    auto find = [&](core::Slice host) { const int* at = map.find(host); return at ? *at : 0; };
+    // The bare name is the dotted one's, until it is added by itself; and again after that.
+    EXPECT_EQ(map.find_added("a.test", true), nullptr);
+    EXPECT_EQ(map.erase("a.test", true), std::nullopt);
+    EXPECT_EQ(map.set("a.test", 2, true), std::nullopt);
+    EXPECT_EQ(find("a.test"), 2);
+    EXPECT_EQ(find("x.a.test"), 1);
+    EXPECT_EQ(map.erase("a.test", true), 2);
+    EXPECT_EQ(find("a.test"), 1);
+    // A twin has the same place.
+    EXPECT_EQ(Map::twin(".a.test"), "*.a.test");
+    EXPECT_EQ(Map::twin("*.a.test"), ".a.test");
+    EXPECT_EQ(Map::twin("a.*"), "");
+    EXPECT_EQ(map.erase("*.a.test", true), std::nullopt);
+    EXPECT_EQ(map.set("*.a.test", 3, true), 1);
+    EXPECT_EQ(map.find_added(".a.test", true), nullptr);
+    EXPECT_EQ(find("a.test"), 0);
+    EXPECT_EQ(find("x.a.test"), 3);
+    EXPECT_EQ(map.erase("*.a.test", true), 3);
+    EXPECT_TRUE(map.empty());
+}
