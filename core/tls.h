@@ -98,6 +98,11 @@ class TlsSession {
     // that knows that the peer has not closed its side (Ready) saves looking for that.
     enum class Peer : uint8_t { may_have_closed, is_there };
     IoResult handshake(Peer peer = Peer::may_have_closed);
+    // handshake() for a caller that uses the session at once when it is done: what is then still to
+    // be said (tickets) goes with the first answer, and the first read believes what the handshake
+    // saw of the socket. When that use is over say_rest() must follow.
+    IoResult handshake_before_use(Peer peer);
+    void say_rest();
     IoResult read(char* to, size_t room);
     IoResult write(Slice bytes);
     // As Stream::write: consumes what went. Small pieces share a record.
@@ -171,6 +176,7 @@ class TlsSession {
     Input input_ = Input::unknown;
     bool ended_ = false;                 // the peer has closed its side
     bool holding_ = false;
+    bool in_use_ = false;                // between handshake_before_use() and say_rest()
     bool more_follows_ = false;          // behind the record that is being written
     std::string error_text_;
 };

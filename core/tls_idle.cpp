@@ -9,6 +9,7 @@
 
 #include <algorithm>
 #include <atomic>
+#include <cstdint>
 #include <cstdlib>
 #include <cstring>
 #include <mutex>
@@ -43,16 +44,17 @@ class Slots {
         ::madvise(region, region_bytes, MADV_NOHUGEPAGE);
 #endif
         // OpenSSL may ask from other threads: what they see first is the region, then the size.
-        begin_.store(static_cast<char*>(region), std::memory_order_release);
+        begin_.store(reinterpret_cast<uintptr_t>(region), std::memory_order_release);
         object_bytes_.store(object_bytes, std::memory_order_release);
     }
     bool opened() const { return opened_; }
 
     size_t object_bytes() const { return object_bytes_.load(std::memory_order_acquire); }
 
+    // One comparison: until there is a region nothing is as near behind `nowhere`.
     bool has(const void* block) const {
-        const char* begin = begin_.load(std::memory_order_acquire);
-        return begin && block >= begin && block < begin + region_bytes;
+        uintptr_t begin = begin_.load(std::memory_order_acquire);
+        return reinterpret_cast<uintptr_t>(block) - begin < region_bytes;
     }
 
     void* take() {
@@ -65,7 +67,8 @@ class Slots {
         }
         if (fresh_ + slot_bytes_ > region_bytes) return nullptr;
         fresh_ += slot_bytes_;
-        return begin_.load(std::memory_order_relaxed) + fresh_ - slot_bytes_;
+        return reinterpret_cast<void*>(begin_.load(std::memory_order_relaxed) + fresh_ -
+                                       slot_bytes_);
     }
 
     void give_back(void* slot) {
@@ -84,7 +87,7 @@ class Slots {
 
     // Who holds the object of a slot. For the loop's thread.
     TlsHandle*& holder(const void* slot) {
-        size_t at = size_t(static_cast<const char*>(slot) - begin_.load()) / slot_bytes_;
+        size_t at = (reinterpret_cast<uintptr_t>(slot) - begin_.load()) / slot_bytes_;
         if (at >= holders_.size()) holders_.resize(at + 1);
         return holders_[at];
     }
@@ -93,7 +96,8 @@ class Slots {
     void empty(void* slot) { ::madvise(slot, slot_bytes_, MADV_DONTNEED); }
 
   private:
-    std::atomic<char*> begin_{nullptr};
+    static constexpr uintptr_t nowhere = uintptr_t(1) << 63;
+    std::atomic<uintptr_t> begin_{nowhere};
     std::atomic<size_t> object_bytes_{0};
     bool opened_ = false;
     size_t slot_bytes_ = 0;

@@ -208,7 +208,20 @@ IoResult TlsSession::handshake(Peer peer) {
         moved = handshake_step();
     }
     holding_ = false;
+    if (in_use_ && moved.status == Io::done) return moved;
     return held_ ? conclude_handshake(moved) : moved;
+}
+
+IoResult TlsSession::handshake_before_use(Peer peer) {
+    in_use_ = true;
+    IoResult moved = handshake(peer);
+    in_use_ = moved.status == Io::done;
+    return moved;
+}
+
+void TlsSession::say_rest() {
+    in_use_ = false;
+    if (held_) TlsWire::push(*this);     // if there is no room: with whatever is said next
 }
 
 // Sends what this step of a handshake has to say: a flight, tickets, an alert.
@@ -258,8 +271,10 @@ IoResult TlsSession::read_early_data(char* to, size_t room) {
 
 IoResult TlsSession::read(char* to, size_t room) {
     if (failed_) return {Io::failed, 0, EPROTO};
-    input_ = Input::unknown;
-    if (held_) [[unlikely]] TlsWire::push(*this);
+    if (!in_use_) [[likely]] {
+        input_ = Input::unknown;
+        if (held_) [[unlikely]] TlsWire::push(*this);
+    }
     if (early_ == Early::reading) [[unlikely]] {
         IoResult early = read_early_data(to, room);
         if (early.status != Io::done || early.bytes > 0) return early;

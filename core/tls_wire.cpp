@@ -4,7 +4,9 @@
 #include <openssl/bio.h>
 #include <openssl/ssl.h>
 #include <sys/socket.h>
+#include <sys/uio.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <cstring>
 
@@ -59,20 +61,24 @@ bool TlsWire::hold(TlsSession& session, const char* from, int bytes) {
     return true;
 }
 
-IoResult TlsWire::push(TlsSession& session) {
+void TlsWire::drop_front(TlsSession& session, size_t bytes) {
     Chunk* held = session.held_;
-    if (!held) return {Io::done};
-    ssize_t sent = held->used ? send_all_there_is(session.fd_, held->data(), held->used, 0) : 0;
-    if (sent < 0 && !would_block(errno)) return {Io::failed, 0, errno};
-    size_t left = held->used - (sent > 0 ? size_t(sent) : 0);
-    if (left > 0) {
-        if (sent > 0) std::memmove(held->data(), held->data() + sent, left);
-        held->used = uint32_t(left);
-        return {Io::again};
+    held->used -= uint32_t(bytes);
+    if (held->used) {
+        std::memmove(held->data(), held->data() + bytes, held->used);
+        return;
     }
     held->drop();
     session.held_ = nullptr;
-    return {Io::done};
+}
+
+IoResult TlsWire::push(TlsSession& session) {
+    Chunk* held = session.held_;
+    if (!held) return {Io::done};
+    ssize_t sent = send_all_there_is(session.fd_, held->data(), held->used, 0);
+    if (sent < 0 && !would_block(errno)) return {Io::failed, 0, errno};
+    if (sent > 0) drop_front(session, size_t(sent));
+    return {session.held_ ? Io::again : Io::done};
 }
 
 int TlsWire::write(BIO* bio, const char* from, int bytes) {
@@ -80,20 +86,31 @@ int TlsWire::write(BIO* bio, const char* from, int bytes) {
     TlsSession* session = of(bio);
     if (!session) return -1;
     if (session->holding_ && hold(*session, from, bytes)) return bytes;
-    IoResult before = push(*session);
-    if (before.status == Io::failed) {
-        errno = before.error;
-        return -1;
-    }
-    ssize_t sent = -1;
-    if (before.status == Io::again) {
-        errno = EAGAIN;
-    } else {
-        sent = send_all_there_is(session->fd_, from, size_t(bytes),
-                                 session->more_follows_ ? MSG_MORE : 0);
-    }
+    ssize_t sent = session->held_ ? send_behind_held(*session, from, size_t(bytes))
+                                  : send_all_there_is(session->fd_, from, size_t(bytes),
+                                                      session->more_follows_ ? MSG_MORE : 0);
     if (sent < 0 && would_block(errno)) BIO_set_retry_write(bio);
     return int(sent);
+}
+
+// What is held and then this, in one call. As send(): of this alone.
+ssize_t TlsWire::send_behind_held(TlsSession& session, const char* from, size_t bytes) {
+    Chunk* held = session.held_;
+    iovec pieces[] = {{held->data(), held->used}, {const_cast<char*>(from), bytes}};
+    msghdr message{};
+    message.msg_iov = pieces;
+    message.msg_iovlen = 2;
+    int flags = MSG_NOSIGNAL | (session.more_follows_ ? MSG_MORE : 0);
+    ssize_t sent;
+    do {
+        sent = ::sendmsg(session.fd_, &message, flags);
+    } while (sent < 0 && errno == EINTR);
+    if (sent < 0) return sent;
+    size_t gone = std::min(size_t(sent), size_t(held->used));
+    drop_front(session, gone);
+    if (size_t(sent) > gone) return ssize_t(size_t(sent) - gone);
+    errno = EAGAIN;
+    return -1;
 }
 
 long TlsWire::control(BIO* bio, int what, long, void* argument) {

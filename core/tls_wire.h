@@ -26,6 +26,8 @@ struct TlsWire {
     static int read(bio_st* bio, char* to, int room);
     static int write(bio_st* bio, const char* from, int bytes);
     static long control(bio_st* bio, int what, long number, void* argument);
+    static ssize_t send_behind_held(TlsSession& session, const char* from, size_t bytes);
+    static void drop_front(TlsSession& session, size_t bytes);
     static bool hold(TlsSession& session, const char* from, int bytes);
     static const bio_method_st* method();
 };

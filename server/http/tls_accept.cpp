@@ -129,14 +129,15 @@ bool TlsAccept::look_at_first_byte() {
 void TlsAccept::shake_hands() {
     core::TlsSession& session = *stream.tls();
     using Peer = core::TlsSession::Peer;
-    core::IoResult result = session.handshake(hung_up_ ? Peer::may_have_closed : Peer::is_there);
+    core::IoResult result = session.handshake_before_use(hung_up_ ? Peer::may_have_closed
+                                                                  : Peer::is_there);
     switch (result.status) {
     case core::Io::again: return;
     case core::Io::done:
         count(tls_table, handshakes_done);
         if (session.resumed()) count(tls_table, sessions_reused);
-        if (!waits_for_status()) hand_over(!session.drained());
-        return;
+        if (waits_for_status()) return session.say_rest();
+        return hand_over(!session.drained());
     case core::Io::closed:
         LOG(log, info, 0, "peer closed connection in SSL handshake");
         break;
@@ -192,6 +193,7 @@ void TlsAccept::hand_over(bool may_have_input) {
     } else if (may_have_input || hung_up_) {
         http->on_io(core::ready_read | (hung_up_ ? core::ready_hangup : 0));
     }
+    if (core::TlsSession* session = http->stream.tls()) session->say_rest();
     core::Reactor::current().at_end(core::Reactor::destroy, destruction_);
 }
 

@@ -142,6 +142,33 @@ TEST_F(TlsTest, AHandshakeSendsWhatItSaysAtOnce) {
     EXPECT_EQ(recv(fds[1], room, sizeof room, 0), -1);    // that was all
 }
 
+// A request that came with the end of the handshake: tickets and answer leave in one write.
+TEST_F(TlsTest, TicketsGoWithTheFirstAnswer) {
+    int fds[2];
+    ASSERT_EQ(socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_NONBLOCK, 0, fds), 0);
+    server = Stream(Fd(fds[0]));
+    client = Stream(Fd(fds[1]));
+    server.set_tls(TlsSession::create(server_context, fds[0]));
+    client.set_tls(TlsSession::create(client_context, fds[1]));
+    using Peer = TlsSession::Peer;
+    ASSERT_EQ(client.tls()->handshake().status, Io::again);
+    ASSERT_EQ(server.tls()->handshake_before_use(Peer::is_there).status, Io::again);
+    ASSERT_EQ(client.tls()->handshake().status, Io::done);
+    ASSERT_EQ(server.tls()->handshake_before_use(Peer::is_there).status, Io::done);
+    char room[4096];
+    EXPECT_EQ(recv(fds[1], room, sizeof room, MSG_PEEK), -1);      // not yet
+    Chain answer;
+    answer.add("answer");
+    EXPECT_EQ(server.write(answer).status, Io::done);
+    server.tls()->say_rest();
+    EXPECT_GT(recv(fds[1], room, sizeof room, MSG_PEEK), 400);
+    IoResult got = client.read(room, sizeof room);
+    EXPECT_EQ(Slice(room, size_t(got.bytes)), "answer");
+    EXPECT_EQ(recv(fds[1], room, sizeof room, 0), -1);             // it was one message
+    EXPECT_EQ(client.write("x").status, Io::done);
+    EXPECT_EQ(server.read(room, sizeof room).bytes, 1);
+}
+
 TEST_F(TlsTest, AHandshakeWaitsForRoomToWrite) {
     connect();
     ASSERT_EQ(client.tls()->handshake().status, Io::again);
