@@ -5,6 +5,7 @@
 #include <cstdlib>
 #include <cstring>
 #include <new>
+#include <unordered_map>
 
 #include "core/arena.h"
 #include "core/clock.h"
@@ -75,19 +76,49 @@ void configure(Peer& peer, const PeerSpec& spec, bool fresh) {
     peer.down = uint8_t(kept | (spec.down ? peer_down : 0) | (spec.drain ? peer_draining : 0));
 }
 
-Peer* find_same(const PeerTable* table, const PeerSpec& spec) {
-    if (!table) return nullptr;
-    for (const PeerList* list : {&table->primary, &table->backup}) {
-        for (uint32_t i = 0; i < list->count; ++i) {
-            Peer* peer = list->items[i];
-            if (peer->address == spec.address && peer->server == spec.server &&
-                peer->route == spec.route) {
-                return peer;
+// The peers of a table by what makes them the same; with thousands of them, and the zone locked,
+// each is found at once.
+class KnownPeers {
+  public:
+    explicit KnownPeers(const PeerTable* table) {
+        if (!table) return;
+        peers_.reserve(table->primary.count + table->backup.count);
+        for (const PeerList* list : {&table->primary, &table->backup}) {
+            for (uint32_t i = 0; i < list->count; ++i) {
+                Peer* peer = list->items[i];
+                peers_.emplace(Key{peer->address, peer->server, peer->route}, peer);
             }
         }
     }
-    return nullptr;
-}
+    Peer* find(const PeerSpec& spec) const {
+        if (peers_.empty()) return nullptr;
+        auto at = peers_.find(Key{spec.address, spec.server, spec.route});
+        return at == peers_.end() ? nullptr : at->second;
+    }
+
+  private:
+    struct Key {
+        const core::Address& address;
+        core::Slice server, route;
+        bool operator==(const Key& other) const {
+            return address == other.address && server == other.server && route == other.route;
+        }
+    };
+    struct Hash {
+        size_t operator()(const Key& key) const {
+            std::hash<core::Slice> hash;
+            return (of(key.address) * 31 + hash(key.server)) * 31 + hash(key.route);
+        }
+        static size_t of(const core::Address& address) {
+            std::hash<core::Slice> hash;
+            char room[INET6_ADDRSTRLEN + 128];
+            size_t port = size_t(address.port());
+            if (address.family() == AF_UNIX) return hash(address.text());
+            return hash(address.ip_into(room, sizeof room)) + port;
+        }
+    };
+    std::unordered_map<Key, Peer*, Hash> peers_;
+};
 
 void put(PeerList& list, Peer* peer) {
     list.items[list.count++] = peer;
@@ -109,8 +140,9 @@ PeerTable* PeerStore::make(const std::vector<PeerSpec>& specs, const PeerTable* 
                                             [](const PeerSpec& spec) { return !spec.backup; }));
     table->primary.items = items;
     table->backup.items = items + primaries;
+    const KnownPeers known(before);
     for (const PeerSpec& spec : specs) {
-        Peer* peer = find_same(before, spec);
+        Peer* peer = known.find(spec);
         bool fresh = !peer;
         if (fresh) peer = make_peer(spec);
         if (!peer) {

@@ -9,6 +9,7 @@
 #include <simdjson.h>
 
 #include <algorithm>
+#include <unordered_set>
 
 #include "core/json_writer.h"
 #include "server/config.h"
@@ -110,11 +111,11 @@ core::Result<void> check(const Specs& specs) {
     if (std::none_of(specs.begin(), specs.end(), [](const PeerSpec& s) { return !s.backup; })) {
         return core::Error{"no peer would be left that is not a backup"};
     }
-    for (size_t i = 0; i < specs.size(); ++i) {
-        for (size_t j = 0; j < i; ++j) {
-            if (specs[i].address == specs[j].address && specs[i].server == specs[j].server) {
-                return core::Error{"peer " + specs[i].address.text() + " stands there twice"};
-            }
+    std::unordered_set<std::string> known;
+    for (const PeerSpec& spec : specs) {
+        std::string address = spec.address.text();
+        if (!known.insert(address + "\n" + spec.server).second) {
+            return core::Error{"peer " + address + " stands there twice"};
         }
     }
     return {};
