@@ -51,12 +51,14 @@ Control::~Control() = default;
 
 // Once: from the file, or what the process that this one takes the place of has passed on.
 core::Result<void> Control::load(const std::string& path) {
-    if (const char* number = std::getenv(passed_on)) {
-        core::Fd fd(int(core::parse_number(number, INT_MAX).value_or(0)));
+    if (const char* given = std::getenv(passed_on)) {
+        auto number = core::parse_number(given, INT_MAX);
+        // Whatever somebody else has put there: the standard descriptors are not ours to close.
+        core::Fd fd(number && *number > STDERR_FILENO ? int(*number) : -1);
         ::unsetenv(passed_on);
         std::string text;
         char room[16 * 1024];
-        for (off_t at = 0; fd.get() > STDERR_FILENO;) {
+        for (off_t at = 0; fd.valid();) {
             ssize_t got = ::pread(fd.get(), room, sizeof room, at);
             if (got <= 0) break;
             text.append(room, size_t(got));

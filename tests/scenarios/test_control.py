@@ -87,6 +87,20 @@ def test_strangers_fill_neither_memory_nor_places(server, control):
         stream.close()
 
 
+def test_a_state_passed_on_by_nobody_closes_nothing_that_is_open(server):
+    # What a binary upgrade leaves for its successor, set by somebody else to nonsense.
+    server.setup(main=SOCKET)
+    for nonsense in ("none", "", "0", "2", "-1", "99999999999999999999"):
+        server.env["RESTY_CONTROL_STATE"] = nonsense
+        server.start()
+        assert Control(server.path("logs", "control.sock")).get("ping")["pong"]
+        if os.path.isdir("/proc/self/fd"):
+            links = [os.readlink("/proc/%d/fd/%d" % (server.process.pid, fd)) for fd in (0, 1, 2)]
+            assert links[0] == os.devnull, (nonsense, links)
+            assert links[1].endswith(".log") and links[2].endswith(".log"), (nonsense, links)
+        server.stop()
+
+
 def test_a_token_of_a_file_and_bad_directives(server):
     server.write("conf/token", "0123456789abcdef\n")
     port = free_port()
