@@ -6,6 +6,7 @@
 #include <memory>
 #include <string>
 
+#include "core/log.h"
 #include "core/resolver.h"
 #include "lua/api/socket_address.h"
 #include "lua/api/socket_tcp.h"
@@ -362,6 +363,7 @@ Source source_of(lua_State* L) {
 
 // Connects anew; the pool (when there is one) counts it already.
 int connect_now(lua_State* L, LuaTask& task, TcpSocket& socket, PoolSlot slot) {
+    LOG(task.log(), debug, 0, "lua tcp socket connect timeout: %d", socket.connect_timeout_ms);
     core::Result<core::Address> address = socket_address(socket.host, socket.port);
     if (!address) return push_error(L, address.error().what);
     socket.remote = *address;

@@ -3,6 +3,7 @@
 #include <new>
 #include <string>
 
+#include "core/log.h"
 #include "lua/api/socket_reading.h"
 #include "lua/api/socket_tcp.h"
 
@@ -133,6 +134,7 @@ class Receive final : public SocketOp {
 };
 
 int receive(lua_State* L, TcpSocket& socket, Reading reading) {
+    LOG(socket.log(), debug, 0, "lua tcp socket read timeout: %d", socket.read_timeout_ms);
     SocketFailure failure;
     switch (advance(socket, reading, failure)) {
     case Step::done:

@@ -2,6 +2,7 @@
 #include <cmath>
 #include <string>
 
+#include "core/log.h"
 #include "lua/api/socket_tcp.h"
 #include "lua/text.h"
 #include "server/http/core_conf.h"
@@ -189,6 +190,7 @@ int socket_send(lua_State* L) {
         socket->connection->nodelay_set = true;
         core::set_nodelay(socket->fd());
     }
+    LOG(task.log(), debug, 0, "lua tcp socket send timeout: %d", socket->send_timeout_ms);
     SocketFailure failure;
     if (advance(*socket, bytes, failure) != Step::waits) {
         return push_sent(L, *socket, size, failure);
