@@ -17,7 +17,6 @@ namespace server {
 
 namespace {
 
-constexpr int64_t idle_ms = 60'000;        // between bytes, and between requests
 // Of a request without a token, before it is refused unread.
 constexpr size_t strange_body_bytes_max = 64 * 1024;
 
@@ -51,19 +50,20 @@ ControlAnswer error_answer(int status, const char* code, const char* what) {
 
 }  // namespace
 
-ControlConnection::ControlConnection(ControlServer& server, core::Fd fd, std::string token)
-    : server_(server), stream_(std::move(fd)), timer_(on_timeout, this),
-      token_(std::move(token)) {}
+ControlConnection::ControlConnection(ControlServer& server, core::Fd fd, std::string token,
+                                     int64_t idle_ms)
+    : server_(server), stream_(std::move(fd)), timer_(on_timeout, this), token_(std::move(token)),
+      idle_ms_(idle_ms) {}
 
 void ControlConnection::begin() {
     auto started = watch_.start(stream_.fd(), *this);
     if (!started) return close();
-    timer_.set(idle_ms);
+    timer_.set(idle_ms_);
 }
 
 void ControlConnection::on_timeout(void* self) {
     auto& it = *static_cast<ControlConnection*>(self);
-    if (it.busy_) return it.timer_.set(idle_ms);       // it is us that are slow
+    if (it.busy_) return it.timer_.set(it.idle_ms_);       // it is us that are slow
     it.close();
 }
 
@@ -80,7 +80,10 @@ void ControlConnection::read() {
         core::IoResult result = stream_.read(room, sizeof room);
         if (result.status == core::Io::again) return;
         if (result.status != core::Io::done) return close();
-        timer_.set(idle_ms);
+        // A head has its time from its first byte on, however its bytes trickle in; each byte of
+        // the body of somebody who may ask gives more.
+        if (!begun_ || (http_.has_head() && allowed(http_.request()))) timer_.set(idle_ms_);
+        begun_ = true;
         in_.append(room, size_t(result.bytes));
         proceed();
     }
@@ -94,13 +97,11 @@ void ControlConnection::proceed() {
         case ControlHttp::State::more:
             more = false;
             if (http_.body_bytes() > strange_body_bytes_max && !allowed(http_.request())) {
-                closing_ = true;
                 turn_away();
             }
             break;
         case ControlHttp::State::wants_continue:
             if (!allowed(http_.request())) {
-                closing_ = true;
                 turn_away();
                 break;
             }
@@ -124,7 +125,9 @@ void ControlConnection::proceed() {
     proceeding_ = false;
 }
 
+// With asking again and again a stranger would keep the place.
 void ControlConnection::turn_away() {
+    closing_ = true;
     answer(error_answer(401, "unauthorized",
                         "this address wants \"Authorization: Bearer TOKEN\""));
 }
@@ -155,9 +158,9 @@ void ControlConnection::answer(const ControlAnswer& answer) {
     if (answer.status == 503) out_ += "Retry-After: 1\r\n";
     out_ += closing_ ? "Connection: close\r\n\r\n" : "\r\n";
     if (http_.request().method != "HEAD") out_ += answer.body + "\n";
-    busy_ = false;
+    busy_ = begun_ = false;
     http_.next();
-    timer_.set(idle_ms);
+    timer_.set(idle_ms_);
     write();
 }
 
@@ -165,7 +168,7 @@ void ControlConnection::write() {
     while (sent_ < out_.size()) {
         core::IoResult result = stream_.write(core::Slice(out_).substr(sent_));
         sent_ += size_t(result.bytes);
-        if (result.bytes) timer_.set(idle_ms);
+        if (result.bytes) timer_.set(idle_ms_);
         if (result.status == core::Io::again) return;
         if (result.status != core::Io::done) return close();
     }

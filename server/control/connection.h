@@ -35,7 +35,11 @@ struct ControlAnswer {
 class ControlConnection final : public core::IoHandler,
                                 public std::enable_shared_from_this<ControlConnection> {
   public:
-    ControlConnection(ControlServer& server, core::Fd fd, std::string token);
+    static constexpr int64_t usual_idle_ms = 60'000;
+
+    // `idle_ms`: between requests, for a head, and between bytes of all else.
+    ControlConnection(ControlServer& server, core::Fd fd, std::string token,
+                      int64_t idle_ms = usual_idle_ms);
     void begin();
     // The request is answered; the next one is read after that.
     void answer(const ControlAnswer& answer);
@@ -58,9 +62,11 @@ class ControlConnection final : public core::IoHandler,
     core::Watch watch_;
     core::Timer timer_;
     const std::string token_;
+    const int64_t idle_ms_;
     ControlHttp http_;
     std::string in_, out_;
     size_t sent_ = 0;
+    bool begun_ = false;                   // bytes of a request have come
     bool busy_ = false;                    // a request waits for its answer
     bool proceeding_ = false;
     bool closing_ = false;                 // when all is written

@@ -96,6 +96,7 @@ ControlHttp::ControlHttp() : parser_(std::make_unique<Parser>()) {
 ControlHttp::~ControlHttp() = default;
 
 ControlRequest& ControlHttp::request() { return parser_->request; }
+bool ControlHttp::has_head() const { return parser_->in_body; }
 size_t ControlHttp::body_bytes() const { return parser_->request.body.size(); }
 int ControlHttp::status() const { return parser_->status; }
 const char* ControlHttp::reason() const { return parser_->reason; }

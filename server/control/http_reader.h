@@ -39,6 +39,7 @@ class ControlHttp {
     State feed(std::string& bytes);
     ControlRequest& request();
     void next();
+    bool has_head() const;                 // all of it: who asks is known
     size_t body_bytes() const;             // read so far
 
     // Why it was refused.
