@@ -172,6 +172,8 @@ int take_version(FollowedCode& code, lua_State* L, const std::string& path,
                  const core::LogContext& log) {
     // Paths can be what clients ask for: those that nothing is at leave nothing behind.
     if (FileStamp::of(path)) follow_file(path);
+    // The last good version goes on; the end of the writing is told, and requests look again.
+    if (code.function != LUA_NOREF && is_being_written(path)) return 0;
     SourceText source = read_settled(path);
     if (!source) {
         luaL_unref(L, LUA_REGISTRYINDEX, std::exchange(code.function, LUA_NOREF));

@@ -7,6 +7,7 @@
 #include <map>
 #include <memory>
 #include <unordered_map>
+#include <utility>
 #include <vector>
 
 #include "core/clock.h"
@@ -48,7 +49,7 @@ struct Sources {
     std::unique_ptr<core::FolderWatcher> watcher;
     std::unordered_map<std::string, std::unique_ptr<FollowedFolder>> folders;
     std::vector<FileListener> listeners;
-    bool reading = false;              // Lua code waits for a file: no other may run now
+    bool reading = false;              // the watcher tells: no Lua code may run now
     std::vector<std::string> changed;  // what has changed meanwhile
     core::Deferred later{tell_of_changes, nullptr};
 };
@@ -103,14 +104,21 @@ void look(FollowedFolder& folder, const std::string& name, FollowedFile& file, N
     file_has_changed(folder.path + name);
 }
 
-void folder_told(void* argument, News news, core::Slice name) {
-    auto& folder = *static_cast<FollowedFolder*>(argument);
+void tell_folder(FollowedFolder& folder, News news, core::Slice name) {
     if (news == News::folder || name.starts_with("..")) {
         for (auto& [known, file] : folder.files) look(folder, known, file, News::folder);
         return;
     }
     auto at = folder.files.find(name);
     if (at != folder.files.end()) look(folder, at->first, at->second, news);
+}
+
+// What has changed is taken up when the turn ends: what is told next may be that it is being
+// written once more.
+void folder_told(void* argument, News news, core::Slice name) {
+    bool before = std::exchange(sources().reading, true);
+    tell_folder(*static_cast<FollowedFolder*>(argument), news, name);
+    sources().reading = before;
 }
 
 std::string absolute(const std::string& path) {
@@ -148,6 +156,11 @@ int native_absolute(lua_State* L) {
     return 1;
 }
 
+int native_being_written(lua_State* L) {
+    lua_pushboolean(L, is_being_written(std::string(check_slice(L, 1))));
+    return 1;
+}
+
 int native_failed(lua_State* L) {
     std::string path = lua_isstring(L, 1) ? std::string(check_slice(L, 1)) : "?";
     report_failure(path, check_slice(L, 2), true);
@@ -168,6 +181,7 @@ constexpr luaL_Reg natives[] = {
     {"now", native_now},       {"read", native_read},
     {"failed", native_failed}, {"healed", native_healed},
     {"user_changed", native_user_changed}, {"absolute", native_absolute},
+    {"being_written", native_being_written},
 };
 
 bool run_book_keeper(lua_State* L) {
@@ -250,21 +264,25 @@ void follow_file(const std::string& given) {
     if (is_new) at->second.stamp = FileStamp::of(path);
 }
 
-SourceText read_settled(const std::string& given) {
+bool is_being_written(const std::string& given) {
     Sources& all = sources();
     std::string path = absolute(given);
     size_t slash = path.rfind('/') + 1;
     auto known = all.folders.find(path.substr(0, slash));
+    if (!all.watcher || known == all.folders.end()) return false;
+    // What is told meanwhile is passed on when the turn ends.
+    bool before = std::exchange(all.reading, true);
+    all.watcher->poll();
+    all.reading = before;
+    return all.watcher->is_unsettled(known->second->number, path.substr(slash));
+}
+
+SourceText read_settled(const std::string& given) {
+    std::string path = absolute(given);
     for (int i = 0;; ++i) {
         SourceText source = read_source(path);
-        if (!all.watcher || known == all.folders.end()) return source;
         // What was said before it was read counts as well.
-        all.reading = true;
-        all.watcher->poll();
-        all.reading = false;
-        int folder = known->second->number;
-        if (i == settle_tries || !all.watcher->is_unsettled(folder, path.substr(slash)))
-            return source;
+        if (!is_being_written(path) || i == settle_tries) return source;
         ::usleep(1000);
     }
 }

@@ -36,6 +36,9 @@ void add_file_listener(FileListener listener);
 // Reads a file at a moment when nobody writes it, waiting a little for that. The text, or an error.
 struct SourceText;
 SourceText read_settled(const std::string& path);
+// Is it being written just now? Its listeners are told when that is over. Whoever has an older
+// version goes on with it meanwhile and need not wait.
+bool is_being_written(const std::string& path);
 
 // Pushes a function: (path, chunk) → true, value or false, message, stack.
 void push_file_runner(lua_State* L);

@@ -1,5 +1,9 @@
 """lua_code_cache auto: *_by_lua_file and required modules are taken up when their files change."""
 import os
+import signal
+import time
+
+import pytest
 
 from runner.client import get
 from runner.server import wait_until
@@ -130,6 +134,40 @@ def test_a_file_that_is_being_written(server):
             assert answer(server, "/file") == "old"
         file.write(" ngx.print(' and half')")
     becomes(server, "/file", "half and half")
+
+
+@pytest.mark.parametrize("name,path,text", [
+    ("lua/file.lua", "/file", "ngx.print('%s')\n"),
+    ("lib/outer.lua", "/block",
+     "return { text = function() return '%s' end, calls = function() return 1 end }\n")])
+def test_a_file_that_is_written_once_more_at_once(server, name, path, text):
+    for module, source in MODULES.items():
+        server.write(module, source)
+    server.write(name, text % "old")
+    up(server)
+    assert answer(server, path).startswith("old")
+    # The worker is told of the first change when the second one is under way.
+    worker = server.workers()[0]
+    os.kill(worker, signal.SIGSTOP)
+    try:
+        server.write(name, text % "between")
+        file = open(server.path(name), "w")
+        file.write(text % "half")
+        file.flush()
+    finally:
+        os.kill(worker, signal.SIGCONT)
+    with file:
+        for _ in range(5):
+            file.write("-- more\n")
+            file.flush()
+            wrote = time.monotonic()
+            said = answer(server, path)
+            # After a second without a write it counts as complete.
+            assert said.startswith("old") or time.monotonic() - wrote > 0.5, said
+        file.seek(0)
+        file.truncate()
+        file.write(text % "whole")
+    assert wait_until(lambda: str(answer(server, path)).startswith("whole"), 30), server.log()
 
 
 def test_every_phase(server):

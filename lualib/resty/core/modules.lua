@@ -135,6 +135,11 @@ local function require(name)
     if module and (module ~= sentinel or busy > 0) then
         return previous(name)            -- there, or being loaded by this thread or another
     end
+    -- Nobody waits for a file that is being written while there is a version that works. What is
+    -- being loaded itself would keep that version.
+    if busy == 0 and good[name] ~= nil and native.being_written(file_of[name]) then
+        return good[name]
+    end
     return load_anew(name)
 end
 
