@@ -537,7 +537,10 @@ core::Stream H1::detach(std::string& leftover) {
     watch.stop();
     read_timer_.cancel();
     write_timer_.cancel();
-    if (core::TlsSession* session = stream.tls()) detached_tls = session->share();
+    if (core::TlsSession* session = stream.tls()) {
+        session->say_rest();      // the use that TlsAccept handed it over for ends here
+        detached_tls = session->share();
+    }
     return std::move(stream);
 }
 

@@ -7,7 +7,7 @@ set -euo pipefail
 deb=$(readlink -f "$1")
 root=${ROOT:-}
 made=
-[ -n "$root" ] || { root=$(mktemp -d); made=$root; }
+[ -n "$root" ] || { root=$(mktemp -d); made=$root; chmod 755 "$root"; }   # its users pass through
 port=$((20000 + RANDOM % 10000))
 
 fail() { echo "install_test: $*" >&2; exit 1; }
