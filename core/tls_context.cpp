@@ -1,14 +1,12 @@
 // TLS configuration: certificates, trust, protocols, and the callbacks OpenSSL makes during a
 // handshake. Sessions are in core/tls_session.cpp.
 #include <openssl/err.h>
-#include <openssl/pem.h>
 #include <openssl/ssl.h>
 #include <openssl/x509.h>
 
-#include <algorithm>
 #include <atomic>
-#include <cstring>
 
+#include "core/pem.h"
 #include "core/text.h"
 #include "core/tls.h"
 
@@ -16,61 +14,27 @@ namespace core {
 
 namespace {
 
-struct BioFree {
-    void operator()(BIO* bio) const { BIO_free(bio); }
-};
-using Bio = std::unique_ptr<BIO, BioFree>;
-
 Error failed(const char* call) { return {std::string(call) + " failed" + take_tls_errors()}; }
 
-// A certificate and those that follow it, up to the end of the text.
 const char* load_chain(SSL_CTX* context, BIO* from) {
-    X509* leaf = PEM_read_bio_X509_AUX(from, nullptr, nullptr, nullptr);
-    if (!leaf) return "PEM_read_bio_X509_AUX()";
-    int used = SSL_CTX_use_certificate(context, leaf);
-    X509_free(leaf);
-    if (!used) return "SSL_CTX_use_certificate()";
+    std::vector<CertificatePtr> chain;
+    if (const char* call = read_pem_chain(from, chain)) return call;
+    if (!SSL_CTX_use_certificate(context, chain[0].get())) return "SSL_CTX_use_certificate()";
     SSL_CTX_clear_chain_certs(context);
-    while (X509* next = PEM_read_bio_X509(from, nullptr, nullptr, nullptr)) {
-        if (!SSL_CTX_add0_chain_cert(context, next)) {
-            X509_free(next);
-            return "SSL_CTX_add0_chain_cert()";
-        }
+    for (size_t i = 1; i < chain.size(); ++i) {
+        if (!SSL_CTX_add0_chain_cert(context, chain[i].get())) return "SSL_CTX_add0_chain_cert()";
+        static_cast<void>(chain[i].release());
     }
-    unsigned long error = ERR_peek_last_error();
-    if (ERR_GET_LIB(error) != ERR_LIB_PEM || ERR_GET_REASON(error) != PEM_R_NO_START_LINE) {
-        return "PEM_read_bio_X509()";
-    }
-    ERR_clear_error();   // the end of the text
     return nullptr;
-}
-
-// OpenSSL asks for the key's password; never at a terminal.
-int give_password(char* to, int room, int, void* argument) {
-    auto* password = static_cast<const std::string*>(argument);
-    if (!password || int(password->size()) > room) return -1;
-    std::memcpy(to, password->data(), password->size());
-    return int(password->size());
 }
 
 const char* load_key(SSL_CTX* context, BIO* from, const std::vector<std::string>& passwords) {
     EVP_PKEY* key = nullptr;
-    size_t tries = std::max<size_t>(passwords.size(), 1);
-    for (size_t i = 0; i < tries && !key; ++i) {
-        ERR_clear_error();
-        static_cast<void>(BIO_reset(from));
-        const std::string* password = i < passwords.size() ? &passwords[i] : nullptr;
-        key = PEM_read_bio_PrivateKey(from, nullptr, give_password,
-                                      const_cast<std::string*>(password));
-    }
-    if (!key) return "PEM_read_bio_PrivateKey()";
+    if (const char* call = read_pem_key(from, passwords, key)) return call;
     int used = SSL_CTX_use_PrivateKey(context, key);
     EVP_PKEY_free(key);
     return used ? nullptr : "SSL_CTX_use_PrivateKey()";
 }
-
-Bio open_file(const std::string& path) { return Bio(BIO_new_file(path.c_str(), "r")); }
-Bio open_text(Slice text) { return Bio(BIO_new_mem_buf(text.data(), int(text.size()))); }
 
 int name_slot() {
     static const int slot = X509_get_ex_new_index(
@@ -188,11 +152,11 @@ Result<void> TlsContext::use_certificate_files(const std::string& chain, const s
                      take_tls_errors()};
     };
     ERR_clear_error();
-    Bio from = open_file(chain);
+    PemSource from = open_pem_file(chain);
     if (!from) return bad("certificate", chain, "BIO_new_file()");
     if (const char* call = load_chain(context_, from.get())) return bad("certificate", chain, call);
     note_name(SSL_CTX_get0_certificate(context_), chain);
-    from = open_file(key);
+    from = open_pem_file(key);
     if (!from) return bad("certificate key", key, "BIO_new_file()");
     if (const char* call = load_key(context_, from.get(), passwords)) {
         return bad("certificate key", key, call);
@@ -202,10 +166,10 @@ Result<void> TlsContext::use_certificate_files(const std::string& chain, const s
 
 Result<void> TlsContext::use_certificate_pem(Slice chain, Slice key) {
     ERR_clear_error();
-    Bio from = open_text(chain);
+    PemSource from = open_pem_text(chain);
     if (!from) return failed("BIO_new_mem_buf()");
     if (const char* call = load_chain(context_, from.get())) return failed(call);
-    from = open_text(key);
+    from = open_pem_text(key);
     if (!from) return failed("BIO_new_mem_buf()");
     if (const char* call = load_key(context_, from.get(), {})) return failed(call);
     return {};

@@ -10,13 +10,12 @@
 #include <vector>
 
 #include "conf/directive.h"
+#include "core/pem.h"
 #include "core/result.h"
 #include "core/slice.h"
 
-struct bio_st;
 struct evp_pkey_st;
 struct ssl_st;
-struct x509_st;
 
 namespace server {
 
@@ -42,10 +41,8 @@ class CertificateWithKey {
 
   private:
     CertificateWithKey() = default;
-    const char* read_chain(bio_st* from);
-    const char* read_key(bio_st* from, const std::vector<std::string>& passwords);
 
-    std::vector<x509_st*> chain_;        // the owner's first
+    std::vector<core::CertificatePtr> chain_;        // the owner's first
     evp_pkey_st* key_ = nullptr;
 };
 

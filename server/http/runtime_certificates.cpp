@@ -7,12 +7,12 @@
 #include "server/http/runtime_certificates.h"
 
 #include <openssl/err.h>
-#include <openssl/pem.h>
 #include <openssl/ssl.h>
 #include <openssl/x509v3.h>
 #include <simdjson.h>
 
 #include "core/json_writer.h"
+#include "core/pem.h"
 #include "core/text.h"
 #include "core/tls.h"
 #include "server/config.h"
@@ -28,44 +28,26 @@ namespace {
 
 using CertificatePtr = std::shared_ptr<const RuntimeCertificate>;
 
-struct BioFree {
-    void operator()(BIO* bio) const { BIO_free(bio); }
-};
-using Bio = std::unique_ptr<BIO, BioFree>;
-
 core::Error failed(const char* what) { return core::Error{what + core::take_tls_errors()}; }
-
-Bio open_text(core::Slice text) { return Bio(BIO_new_mem_buf(text.data(), int(text.size()))); }
-
-// Never asks at a terminal.
-int no_password(char*, int, int, void*) { return -1; }
-
-// Was the last error only that there is no more?
-bool at_end() {
-    unsigned long error = ERR_peek_last_error();
-    bool end = ERR_GET_LIB(error) == ERR_LIB_PEM && ERR_GET_REASON(error) == PEM_R_NO_START_LINE;
-    if (end) ERR_clear_error();
-    return end;
-}
 
 }  // namespace
 
 core::Result<CertificatePtr> RuntimeCertificate::parse(core::Slice chain, core::Slice key) {
     ERR_clear_error();
     std::shared_ptr<RuntimeCertificate> made(new RuntimeCertificate);
-    Bio from = open_text(chain);
-    made->leaf_ = from ? PEM_read_bio_X509_AUX(from.get(), nullptr, no_password, nullptr) : nullptr;
-    if (!made->leaf_) return failed("the certificate cannot be read");
+    std::vector<core::CertificatePtr> read;
+    core::PemSource from = core::open_pem_text(chain);
+    const char* call = from ? core::read_pem_chain(from.get(), read) : "";
+    if (read.empty()) return failed("the certificate cannot be read");
+    if (call) return failed("a certificate of the chain cannot be read");
+    made->leaf_ = read[0].release();
     made->chain_ = sk_X509_new_null();
-    while (X509* next = PEM_read_bio_X509(from.get(), nullptr, no_password, nullptr)) {
-        if (made->chain_ && sk_X509_push(made->chain_, next)) continue;
-        X509_free(next);
-        return failed("no memory");
+    for (size_t i = 1; i < read.size(); ++i) {
+        if (!made->chain_ || !sk_X509_push(made->chain_, read[i].get())) return failed("no memory");
+        static_cast<void>(read[i].release());
     }
-    if (!at_end()) return failed("a certificate of the chain cannot be read");
-    from = open_text(key);
-    made->key_ = from ? PEM_read_bio_PrivateKey(from.get(), nullptr, no_password, nullptr)
-                      : nullptr;
+    from = core::open_pem_text(key);
+    if (from) core::read_pem_key(from.get(), {}, made->key_);
     if (!made->key_) return failed("the key cannot be read");
     if (X509_check_private_key(made->leaf_, made->key_) != 1) {
         return failed("the key does not belong to the certificate");
@@ -144,7 +126,7 @@ std::string time_text(const ASN1_TIME* time) {
 }
 
 std::string name_text(const X509_NAME* name) {
-    Bio to(BIO_new(BIO_s_mem()));
+    core::PemSource to(BIO_new(BIO_s_mem()));
     if (!to || !name) return "";
     X509_NAME_print_ex(to.get(), name, 0, XN_FLAG_RFC2253 & ~ASN1_STRFLGS_ESC_MSB);
     char* text = nullptr;
