@@ -103,21 +103,27 @@ constinit const MetricTable server_codes{
     .collect = [](const MetricTable&, MetricRows& to) { collect_codes(server_rows, to); }};
 REGISTER_METRICS(server_codes);
 
-constexpr Column server_columns[] = {
-    {"server_zone", Column::label},
-    {"requests", Column::counter},
-    {"responses_1xx", Column::counter},
-    {"responses_2xx", Column::counter},
-    {"responses_3xx", Column::counter},
-    {"responses_4xx", Column::counter},
-    {"responses_5xx", Column::counter},
-    {"received_bytes", Column::counter, "resty_request_received_bytes_total",
-     "Bytes of requests, heads included."},
-    {"sent_bytes", Column::counter, "resty_response_sent_bytes_total",
-     "Bytes of responses, heads included."},
-    {"duration_seconds", Column::histogram, "resty_request_duration_seconds",
-     "From a request's head to the end of its response."},
-};
+// What is told of zones of servers and of locations, by the names their metrics have.
+constexpr std::array<Column, 10> zone_columns(const char* label, const char* received_bytes,
+                                              const char* sent_bytes, const char* duration) {
+    return {{
+        {label, Column::label},
+        {"requests", Column::counter},
+        {"responses_1xx", Column::counter},
+        {"responses_2xx", Column::counter},
+        {"responses_3xx", Column::counter},
+        {"responses_4xx", Column::counter},
+        {"responses_5xx", Column::counter},
+        {"received_bytes", Column::counter, received_bytes, "Bytes of requests, heads included."},
+        {"sent_bytes", Column::counter, sent_bytes, "Bytes of responses, heads included."},
+        {"duration_seconds", Column::histogram, duration,
+         "From a request's head to the end of its response."},
+    }};
+}
+
+constexpr auto server_columns = zone_columns("server_zone", "resty_request_received_bytes_total",
+                                             "resty_response_sent_bytes_total",
+                                             "resty_request_duration_seconds");
 constinit const MetricTable server_zones{
     .name = "server_zones", .columns = server_columns,
     .collect = [](const MetricTable&, MetricRows& to) { collect_zones(server_rows, to); }};
@@ -134,21 +140,9 @@ constinit const MetricTable location_codes{
     .collect = [](const MetricTable&, MetricRows& to) { collect_codes(location_rows, to); }};
 REGISTER_METRICS(location_codes);
 
-constexpr Column location_columns[] = {
-    {"location_zone", Column::label},
-    {"requests", Column::counter},
-    {"responses_1xx", Column::counter},
-    {"responses_2xx", Column::counter},
-    {"responses_3xx", Column::counter},
-    {"responses_4xx", Column::counter},
-    {"responses_5xx", Column::counter},
-    {"received_bytes", Column::counter, "resty_location_request_received_bytes_total",
-     "Bytes of requests, heads included."},
-    {"sent_bytes", Column::counter, "resty_location_response_sent_bytes_total",
-     "Bytes of responses, heads included."},
-    {"duration_seconds", Column::histogram, "resty_location_request_duration_seconds",
-     "From a request's head to the end of its response."},
-};
+constexpr auto location_columns = zone_columns(
+    "location_zone", "resty_location_request_received_bytes_total",
+    "resty_location_response_sent_bytes_total", "resty_location_request_duration_seconds");
 constinit const MetricTable location_zones{
     .name = "location_zones", .columns = location_columns,
     .collect = [](const MetricTable&, MetricRows& to) { collect_zones(location_rows, to); }};
