@@ -105,14 +105,10 @@ HandshakeRun::HandshakeRun(Handshake& of, HandshakeStep now)
     log.subject = this;
 }
 
-// Uncaught errors and ngx.exit(ngx.ERROR) end the handshake; a session that was not found is made
-// anew.
+// A session that was not found is made anew.
 HandshakeAnswer answer_of(const LuaTask& task, HandshakeStep step) {
     if (step == HandshakeStep::session_fetch) return HandshakeAnswer::go_on;
-    if (task.end == TaskEnd::failed) return HandshakeAnswer::fail;
-    bool refused = task.end == TaskEnd::exited &&
-                   (task.exit_status == ffi_error || task.exit_status >= 300);
-    return refused ? HandshakeAnswer::fail : HandshakeAnswer::go_on;
+    return refuses_handshake(task) ? HandshakeAnswer::fail : HandshakeAnswer::go_on;
 }
 
 // 500 stands for an error, as in the phases of a request.
@@ -254,6 +250,12 @@ ssl_st* client_tls(const LuaTask& task) {
 int* handshake_ctx_ref(LuaTask& task) {
     Handshake* handshake = handshake_of(task);
     return handshake ? &kept(*handshake).ctx_ref : nullptr;
+}
+
+bool refuses_handshake(const LuaTask& task) {
+    if (task.end == TaskEnd::failed) return true;
+    return task.end == TaskEnd::exited &&
+           (task.exit_status == ffi_error || task.exit_status >= 300);
 }
 
 int inherited_ctx_ref(const LuaTask& task) {

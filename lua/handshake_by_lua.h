@@ -17,6 +17,10 @@ namespace lua {
 constexpr PhaseMask in_handshake = in(LuaPhase::ssl_client_hello, LuaPhase::ssl_session_fetch,
                                       LuaPhase::ssl_cert, LuaPhase::ssl_session_store);
 
+// What the end of a script means for its handshake, with clients and with upstream servers alike:
+// uncaught errors and ngx.exit(ngx.ERROR) end it.
+bool refuses_handshake(const LuaTask& task);
+
 // Null when the task is none of a handshake.
 server::Handshake* handshake_of(const LuaTask& task);
 

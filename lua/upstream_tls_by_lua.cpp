@@ -7,6 +7,7 @@
 #include "lua/by_lua.h"
 #include "lua/code_cache.h"
 #include "lua/conf.h"
+#include "lua/handshake_by_lua.h"
 #include "lua/memory_limit.h"
 #include "lua/thread.h"
 #include "lua/vm.h"
@@ -37,13 +38,8 @@ constexpr const Row& row_of(UpstreamTlsStep step) { return rows[size_t(step)]; }
 
 const LuaConf& conf_of(const Location& location) { return location.conf<LuaConf>(lua_module); }
 
-constexpr int exit_error = -1;         // ngx.ERROR
-
 Answer answer_of(const LuaTask& task) {
-    if (task.end == TaskEnd::failed) return Answer::fail;
-    bool refused = task.end == TaskEnd::exited &&
-                   (task.exit_status == exit_error || task.exit_status >= 300);
-    return refused ? Answer::fail : Answer::go_on;
+    return refuses_handshake(task) ? Answer::fail : Answer::go_on;
 }
 
 // The script that is waited for.
